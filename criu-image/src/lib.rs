@@ -1,0 +1,1 @@
+//! Lossless reading, editing and writing of CRIU image files.

@@ -1,0 +1,1 @@
+//! Nodes made of real programs, and the suites that run on them.
