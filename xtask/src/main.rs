@@ -1,2 +1,52 @@
-//! Development commands.
-fn main() {}
+//! Restow's development commands: `cargo xtask <command>`.
+
+mod cargo;
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+/// Restow's development commands
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Make and use nodes: Debian roots with real container runtimes, in namespaces of their own
+    #[command(disable_help_flag = true)]
+    Node {
+        /// `cargo xtask node help` tells
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
+    match task {
+        Task::Node { args } => become_program("restow-node", &args),
+    }
+}
+
+/// Builds a program of the integration crate and becomes it.
+fn become_program(bin: &str, args: &[OsString]) -> Result<()> {
+    let program = cargo::build("restow-integration", bin)?;
+    Err(Command::new(&program).args(args).exec())
+        .with_context(|| format!("Start {}", program.display()))
+}
