@@ -1,1 +1,27 @@
-//! The Restow engine.
+//! The Restow engine: moves a CRIU checkpoint of a container onto another pod.
+//!
+//! ```text
+//! Source  (image set + source.json)  ┐
+//! Target  (request, spec, /proc)     ├─ plan() ─▶ Plan ─▶ stage() ─▶ CRIU ─▶ verify()
+//! Policy  (annotations, node config) ┘
+//! ```
+//!
+//! * [`source`]: what the checkpoint says.
+//! * [`target`]: where it goes.
+//! * [`policy`]: what pod and node ask for.
+//! * [`plan`]: what is done about each object, as plain data; no system calls.
+//! * [`stage`]: edited images beside links to the untouched ones; memory pages are never read or copied.
+//! * [`verify`]: the restored, still stopped tree compared with the plan.
+//! * [`host`]: the only place that asks the kernel.
+//!
+//! The crate knows CRIU's images and Linux, not containerd, and does nothing asynchronous.
+
+pub mod finding;
+pub mod host;
+pub mod ids;
+pub mod plan;
+pub mod policy;
+pub mod source;
+pub mod stage;
+pub mod target;
+pub mod verify;

@@ -1,1 +1,30 @@
-//! The criu interposer.
+//! The program named `criu` that stands before the real one in the runtime's PATH.
+//!
+//! ```text
+//!   runc, crun, podman ──A── criu (ours): peek, decide ──▶ no DUMP or RESTORE, no opt-in: exec the real criu
+//!                                │
+//!                                │ plan, stage, rewrite the request (any error: a failed result, nothing started)
+//!                                ├─ fork ─▶ relay (sockets A and B) ──B──┐
+//!                                │                                       │
+//!                                └─ enter cgroup, exec ─▶ real criu ─────┘   same pid, same parent
+//! ```
+//!
+//! * [`interpose`]: the decision, and the order of the steps above.
+//! * [`real_criu`], [`peer`]: who comes after, who came before.
+//! * [`rpc`], [`seqpacket`]: CRIU's messages and the socket they travel on.
+//! * [`operation`], [`dump`], [`restore`]: what is prepared, and what is done at each notification.
+//! * [`relay`], [`helper`]: the process that stays between the two.
+//! * [`journal`]: what operators read.
+
+pub mod dump;
+pub mod helper;
+pub mod interpose;
+pub mod journal;
+pub mod operation;
+pub mod peer;
+pub mod pidfd;
+pub mod real_criu;
+pub mod relay;
+pub mod restore;
+pub mod rpc;
+pub mod seqpacket;

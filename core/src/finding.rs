@@ -1,0 +1,221 @@
+//! What the engine has to say about one object, in words a user can act on.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{CgroupPath, ContainerPath, MountId, NsPid};
+
+/// How much a [`Finding`] matters, least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Something was changed as the rules say; nothing to do.
+    Note,
+    /// The container goes on, but something it had is different or gone.
+    Warning,
+    /// The restore does not start (or is vetoed before the container runs).
+    Blocker,
+}
+
+/// The rule under which an object was treated. The names are stable: they appear in `--json` and in the docs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rule {
+    /// Mounts are joined old ↔ new by container mount point.
+    MountJoined,
+    /// A mount that only the old pod had.
+    MountGone,
+    /// A mount that only the new pod has.
+    MountAdded,
+    /// Tasks go to the new container's cgroup.
+    CgroupPlacement,
+    /// A file of the container's cgroup follows the container.
+    CgroupContainer,
+    /// A file of the pod's cgroup follows the pod.
+    CgroupPod,
+    /// A file of the QoS level's cgroup follows the pod's QoS level.
+    CgroupQos,
+    /// A cgroup file above the QoS level is the same for both pods.
+    CgroupShared,
+    /// A cgroup file that does not exist for the new container.
+    CgroupFileGone,
+    /// A file the runtime or kubelet writes for each pod.
+    RuntimeManaged,
+    /// A file on a volume.
+    Volume,
+    /// The host name.
+    Hostname,
+    /// The checkpoint itself (its age, completeness, origin).
+    Checkpoint,
+    /// What was found after the restore, before the container ran.
+    Verify,
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::MountJoined => "mount-joined",
+            Self::MountGone => "mount-gone",
+            Self::MountAdded => "mount-added",
+            Self::CgroupPlacement => "cgroup-placement",
+            Self::CgroupContainer => "cgroup-container",
+            Self::CgroupPod => "cgroup-pod",
+            Self::CgroupQos => "cgroup-qos",
+            Self::CgroupShared => "cgroup-shared",
+            Self::CgroupFileGone => "cgroup-file-gone",
+            Self::RuntimeManaged => "runtime-managed",
+            Self::Volume => "volume",
+            Self::Hostname => "hostname",
+            Self::Checkpoint => "checkpoint",
+            Self::Verify => "verify",
+        })
+    }
+}
+
+/// One descriptor that holds a file: process (as the container counts) and number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Holder {
+    /// The process, in the container's pid namespace.
+    pub pid: NsPid,
+    /// The descriptor's number.
+    pub fd: u32,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "fd {} of process {}", self.fd, self.pid)
+    }
+}
+
+/// What a [`Finding`] is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Object {
+    /// An open file.
+    File {
+        /// Where the container has it.
+        path: ContainerPath,
+        /// Who holds it; may be empty for a mapped file, a working directory or an executable.
+        holders: Vec<Holder>,
+    },
+    /// A mount.
+    Mount {
+        /// Its mount point in the container.
+        mount_point: ContainerPath,
+        /// Its id in the checkpoint; absent for a mount only the new pod has.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        mnt_id: Option<MountId>,
+    },
+    /// A cgroup.
+    Cgroup {
+        /// Its path.
+        path: CgroupPath,
+    },
+    /// A process of the container.
+    Process {
+        /// Its id in the container's pid namespace.
+        pid: NsPid,
+    },
+    /// The host name.
+    Hostname,
+    /// The checkpoint as a whole.
+    Checkpoint,
+}
+
+/// More holders than this are counted, not listed.
+const LISTED_HOLDERS: usize = 4;
+
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, holders } if holders.is_empty() => write!(f, "file {path}"),
+            Self::File { path, holders } => {
+                for (index, holder) in holders.iter().take(LISTED_HOLDERS).enumerate() {
+                    if index > 0 {
+                        f.write_str(", ")?;
+                    }
+                    holder.fmt(f)?;
+                }
+                if holders.len() > LISTED_HOLDERS {
+                    write!(f, " and {} more", holders.len() - LISTED_HOLDERS)?;
+                }
+                write!(f, " on {path}")
+            }
+            Self::Mount { mount_point, mnt_id: Some(id) } => write!(f, "mount {mount_point} (mnt_id {id})"),
+            Self::Mount { mount_point, mnt_id: None } => write!(f, "mount {mount_point}"),
+            Self::Cgroup { path } => write!(f, "cgroup {path}"),
+            Self::Process { pid } => write!(f, "process {pid}"),
+            Self::Hostname => f.write_str("host name"),
+            Self::Checkpoint => f.write_str("checkpoint"),
+        }
+    }
+}
+
+/// One object, what will be done with it, and why.
+///
+/// Its text is one line: `blocker: fd 7 of process 12 on /sys/fs/cgroup/cpu.max: … [cgroup-file-gone]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// How much it matters.
+    pub severity: Severity,
+    /// What it is about.
+    pub object: Object,
+    /// What was found and what is done about it, or what a user can do; no trailing period.
+    pub text: String,
+    /// The rule that applied.
+    pub rule: Rule,
+}
+
+impl Finding {
+    /// A note.
+    pub fn note(rule: Rule, object: Object, text: impl Into<String>) -> Self {
+        Self { severity: Severity::Note, object, text: text.into(), rule }
+    }
+
+    /// A warning.
+    pub fn warning(rule: Rule, object: Object, text: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, object, text: text.into(), rule }
+    }
+
+    /// A blocker.
+    pub fn blocker(rule: Rule, object: Object, text: impl Into<String>) -> Self {
+        Self { severity: Severity::Blocker, object, text: text.into(), rule }
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Note => "note",
+            Self::Warning => "warning",
+            Self::Blocker => "blocker",
+        })
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {} [{}]", self.severity, self.object, self.text, self.rule)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_finding_names_who_holds_what_under_which_rule() {
+        let holders = (1..=6).map(|n| Holder { pid: NsPid(12), fd: n }).collect();
+        let finding = Finding::blocker(
+            Rule::CgroupFileGone,
+            Object::File { path: ContainerPath::new("/sys/fs/cgroup/cpu.max"), holders },
+            "it does not exist for the new container",
+        );
+        assert_eq!(
+            finding.to_string(),
+            "blocker: fd 1 of process 12, fd 2 of process 12, fd 3 of process 12, fd 4 of process 12 and 2 more on \
+             /sys/fs/cgroup/cpu.max: it does not exist for the new container [cgroup-file-gone]"
+        );
+    }
+}

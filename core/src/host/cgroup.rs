@@ -1,0 +1,81 @@
+//! Moving processes between cgroups.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use nix::sched::{CloneFlags, unshare};
+
+use super::cgroups;
+use crate::ids::{CgroupPath, HostPath, HostPid};
+use crate::plan::Placement;
+use crate::source::Hierarchy;
+use crate::target::Target;
+
+/// Moves a process to `wanted` in every hierarchy in which it is elsewhere and that is mounted on the node. A write
+/// that would change nothing is left out: the kernel waits for an RCU grace period (10-20 ms) on it all the same.
+///
+/// # Errors
+/// With the cgroup that could not be entered.
+pub fn move_process(pid: HostPid, wanted: &BTreeMap<Hierarchy, CgroupPath>, target: &Target) -> io::Result<()> {
+    let current = cgroups(pid)?;
+    for (hierarchy, path) in wanted {
+        if current.get(hierarchy) == Some(path) {
+            continue;
+        }
+        if let Some(dir) = target.cgroup_path_on_host(hierarchy, path) {
+            attach(pid, &dir)?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes the sub-cgroups of the plan, so that files in them can be opened.
+///
+/// # Errors
+/// With the cgroup that could not be made.
+pub fn make_sub_cgroups(placements: &[Placement], target: &Target) -> io::Result<()> {
+    for placement in placements {
+        if let Some(dir) = target.cgroup_path_on_host(&placement.hierarchy, &placement.cgroup) {
+            std::fs::create_dir_all(dir.as_path()).map_err(|error| named(&dir, &error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Moves the restored tasks of the plan to their sub-cgroups.
+///
+/// # Errors
+/// With the cgroup that could not be entered.
+pub fn place(
+    placements: &[Placement],
+    tasks: &BTreeMap<crate::ids::NsPid, HostPid>,
+    target: &Target,
+) -> io::Result<()> {
+    for placement in placements {
+        let dir = target.cgroup_path_on_host(&placement.hierarchy, &placement.cgroup);
+        // A task that is not there is for verify() to tell.
+        if let (Some(dir), Some(pid)) = (dir, tasks.get(&placement.pid)) {
+            attach(*pid, &dir)?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives this process a cgroup namespace of its own, whose root is the cgroup it is in.
+///
+/// # Errors
+/// As `unshare(2)`.
+pub fn unshare_namespace() -> io::Result<()> {
+    Ok(unshare(CloneFlags::CLONE_NEWCGROUP)?)
+}
+
+fn attach(pid: HostPid, dir: &HostPath) -> io::Result<()> {
+    let procs = dir.join("cgroup.procs");
+    // Never created: in a directory that is no cgroup the write would make a plain file and look like success.
+    let mut file = std::fs::File::options().write(true).open(procs.as_path()).map_err(|error| named(&procs, &error))?;
+    io::Write::write_all(&mut file, pid.to_string().as_bytes()).map_err(|error| named(&procs, &error))
+}
+
+fn named(path: &HostPath, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{path}: {error}"))
+}

@@ -1,0 +1,131 @@
+//! The edge to the kernel: everything in this crate that asks or changes the node is here.
+
+pub mod cgroup;
+pub mod parse;
+mod restored;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::stat::{Mode, fstat};
+
+use crate::ids::{CgroupPath, HostPath, HostPid};
+use crate::plan::Lookup;
+use crate::source::Hierarchy;
+use crate::target::{CgroupMount, FileFact, ObjectId};
+
+pub use parse::MountInfo;
+pub use restored::RestoredTree;
+
+/// A process's mounts.
+///
+/// # Errors
+/// When the process is gone, or its mountinfo is not as `proc(5)` says.
+pub fn mountinfo(pid: HostPid) -> io::Result<Vec<MountInfo>> {
+    let path = format!("/proc/{pid}/mountinfo");
+    let text = std::fs::read(&path)?;
+    parse::mountinfo(&text).map_err(|line| io::Error::new(io::ErrorKind::InvalidData, format!("{path}: line {line}")))
+}
+
+/// A process's cgroups, as this process's cgroup namespace shows them.
+///
+/// # Errors
+/// When the process is gone.
+pub fn cgroups(pid: HostPid) -> io::Result<BTreeMap<Hierarchy, CgroupPath>> {
+    Ok(parse::cgroups(&std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?))
+}
+
+/// The cgroup file systems among `mounts`, for the given hierarchies.
+pub fn cgroup_mounts<'a>(
+    mounts: &[MountInfo],
+    hierarchies: impl Iterator<Item = &'a Hierarchy> + Clone,
+) -> Vec<CgroupMount> {
+    let mut found: Vec<CgroupMount> = Vec::new();
+    for mount in mounts {
+        let hierarchy = match mount.fs_type.as_str() {
+            "cgroup2" => Some(Hierarchy::v2()),
+            "cgroup" => {
+                let options: Vec<&str> = mount.super_options.split(',').collect();
+                let mut v1 = hierarchies.clone().filter(|hierarchy| !hierarchy.is_v2());
+                v1.find(|hierarchy| hierarchy.0.split(',').all(|word| options.contains(&word))).cloned()
+            }
+            _ => None,
+        };
+        let Some(hierarchy) = hierarchy else { continue };
+        let mount_point = HostPath::new(&mount.mount_point);
+        // A later mount at the same place hides the earlier one.
+        found.retain(|earlier| earlier.mount_point != mount_point);
+        found.push(CgroupMount { hierarchy, root: CgroupPath::new(&mount.root), mount_point });
+    }
+    found
+}
+
+/// What is at a path; `None` when nothing is.
+///
+/// # Errors
+/// When the kernel does not let us look for another reason than absence.
+pub fn look_up(lookup: &Lookup) -> io::Result<Option<FileFact>> {
+    let found = open_in(lookup.root.as_path(), &lookup.rest);
+    match found {
+        Ok(fd) => file_fact(&fd).map(Some),
+        // ELOOP: a link where the checkpoint had a file or directory, so what it had is not there.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens `rest` below `root` for `fstat` only, never leaving `root` through a link.
+///
+/// # Errors
+/// As `openat2(2)`.
+pub(crate) fn open_in(root: &Path, rest: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    let base = nix::fcntl::open(root, flags, Mode::empty())?;
+    if rest.as_os_str().is_empty() {
+        return Ok(base);
+    }
+    let how = OpenHow::new().flags(flags | OFlag::O_NOFOLLOW).resolve(ResolveFlag::RESOLVE_IN_ROOT);
+    Ok(openat2(base.as_fd(), rest, how)?)
+}
+
+pub(crate) fn file_fact(fd: &OwnedFd) -> io::Result<FileFact> {
+    let stat = fstat(fd)?;
+    Ok(FileFact {
+        id: ObjectId { dev: stat.st_dev, ino: stat.st_ino },
+        size: u64::try_from(stat.st_size).unwrap_or(0),
+        mode: stat.st_mode,
+    })
+}
+
+/// The host name in the UTS namespace that `namespace` (an `ns/uts` file) stands for.
+///
+/// This process enters it and comes back; it must have one thread.
+///
+/// # Errors
+/// As `setns(2)`; needs `CAP_SYS_ADMIN`.
+pub fn hostname_in(namespace: &File) -> io::Result<String> {
+    let own = File::open("/proc/self/ns/uts")?;
+    setns(namespace, CloneFlags::CLONE_NEWUTS)?;
+    let name = nix::unistd::gethostname();
+    setns(&own, CloneFlags::CLONE_NEWUTS)?;
+    Ok(name?.to_string_lossy().into_owned())
+}
+
+/// The kernel's release, as `uname -r` prints it.
+pub fn kernel_release() -> String {
+    nix::sys::utsname::uname().map_or_else(|_| String::new(), |name| name.release().to_string_lossy().into_owned())
+}
+
+/// Whether two processes share the namespace `kind` (a name in `/proc/<pid>/ns`).
+///
+/// # Errors
+/// When one of them is gone or may not be looked at.
+pub fn share_namespace(a: HostPid, b: HostPid, kind: &str) -> io::Result<bool> {
+    let link = |pid| std::fs::read_link(format!("/proc/{pid}/ns/{kind}"));
+    Ok(link(a)? == link(b)?)
+}

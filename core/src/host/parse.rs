@@ -1,0 +1,137 @@
+//! The files of `/proc` that Restow lives on, parsed without losing anything.
+//!
+//! The `procfs` crate leaves mountinfo's octal escapes in place and splits super block options, so that neither a mount
+//! point with a space nor `name=systemd` comes out as it is; these few formats are what this project is about, so they
+//! are parsed here.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use crate::ids::{CgroupPath, HostPid, MountId, NsPid};
+use crate::source::Hierarchy;
+
+/// One line of `/proc/<pid>/mountinfo` (`proc_pid_mountinfo(5)`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountInfo {
+    /// Its id.
+    pub id: MountId,
+    /// The part of the file system that is mounted.
+    pub root: PathBuf,
+    /// Where, from the process's root.
+    pub mount_point: PathBuf,
+    /// File system type.
+    pub fs_type: String,
+    /// Super block options, as they stand.
+    pub super_options: String,
+}
+
+/// Parses a whole mountinfo file; a line that is not as documented is an error naming its number.
+///
+/// # Errors
+/// With the 1-based number of the first line that cannot be parsed.
+pub fn mountinfo(text: &[u8]) -> Result<Vec<MountInfo>, usize> {
+    text.split(|byte| *byte == b'\n')
+        .enumerate()
+        .filter(|(_, line)| !line.is_empty())
+        .map(|(index, line)| mountinfo_line(line).ok_or(index + 1))
+        .collect()
+}
+
+fn mountinfo_line(line: &[u8]) -> Option<MountInfo> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let id = number(fields.next()?)?;
+    let mut fields = fields.skip(2);
+    let root = unescape(fields.next()?);
+    let mount_point = unescape(fields.next()?);
+    let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
+    let fs_type = String::from_utf8_lossy(fields.next()?).into_owned();
+    let super_options = String::from_utf8_lossy(fields.nth(1)?).into_owned();
+    Some(MountInfo { id: MountId(id), root, mount_point, fs_type, super_options })
+}
+
+/// Undoes the kernel's `\ooo` for space, tab, newline and backslash (`fs/proc_namespace.c`, `mangle`).
+fn unescape(field: &[u8]) -> PathBuf {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, tail)) = rest.split_first() {
+        if *first == b'\\'
+            && let Some(octal) = tail.get(..3).and_then(|digits| std::str::from_utf8(digits).ok())
+            && let Ok(byte) = u8::from_str_radix(octal, 8)
+        {
+            bytes.push(byte);
+            rest = &tail[3..];
+        } else {
+            bytes.push(*first);
+            rest = tail;
+        }
+    }
+    PathBuf::from(OsString::from_vec(bytes))
+}
+
+fn number<T: std::str::FromStr>(field: &[u8]) -> Option<T> {
+    std::str::from_utf8(field).ok()?.parse().ok()
+}
+
+/// Parses `/proc/<pid>/cgroup` (`cgroups(7)`): lines `id:controllers:path`, v2 with no controllers. Lines that are not
+/// so are left out.
+pub fn cgroups(text: &str) -> BTreeMap<Hierarchy, CgroupPath> {
+    text.lines()
+        .filter_map(|line| {
+            let mut parts = line.splitn(3, ':').skip(1);
+            let hierarchy = Hierarchy(parts.next()?.to_owned());
+            // The kernel marks a cgroup that was removed under its last task.
+            let path = parts.next()?;
+            Some((hierarchy, CgroupPath::new(path.strip_suffix(" (deleted)").unwrap_or(path))))
+        })
+        .collect()
+}
+
+/// The process's id in its innermost pid namespace, from `/proc/<pid>/status` (`NSpid`).
+pub fn innermost_pid(status: &str) -> Option<NsPid> {
+    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    line.split_whitespace().last()?.parse().ok().map(NsPid)
+}
+
+/// The processes in `/proc/<pid>/task/<tid>/children`.
+pub fn children(text: &str) -> impl Iterator<Item = HostPid> + '_ {
+    text.split_whitespace().filter_map(|word| word.parse().ok().map(HostPid))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mountinfo_keeps_spaces_backslashes_and_optional_fields() {
+        let text = b"36 35 98:0 /mnt\\0401 /a\\040b\\134c rw,noatime master:1 shared:2 - ext4 /dev/root rw,errors=continue\n\
+                     37 35 0:30 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n";
+        let mounts = mountinfo(text).unwrap();
+        assert_eq!(mounts.len(), 2);
+        assert_eq!(mounts[0].root, PathBuf::from("/mnt 1"));
+        assert_eq!(mounts[0].mount_point, PathBuf::from("/a b\\c"));
+        assert_eq!(mounts[0].fs_type, "ext4");
+        assert_eq!(mounts[0].super_options, "rw,errors=continue");
+        assert_eq!(mounts[1].id, MountId(37));
+    }
+
+    #[test]
+    fn a_line_that_is_not_mountinfo_is_named() {
+        assert_eq!(mountinfo(b"36 35 98:0 / / rw - ext4 x rw\nnonsense\n"), Err(2));
+    }
+
+    #[test]
+    fn cgroups_of_both_versions() {
+        let found = cgroups("9:name=systemd:/a\n4:cpu,cpuacct:/b:c\n0::/d (deleted)\n");
+        assert_eq!(found[&Hierarchy("name=systemd".into())], CgroupPath::new("/a"));
+        assert_eq!(found[&Hierarchy("cpu,cpuacct".into())], CgroupPath::new("/b:c"));
+        assert_eq!(found[&Hierarchy::v2()], CgroupPath::new("/d"));
+    }
+
+    #[test]
+    fn the_innermost_pid_is_the_last() {
+        assert_eq!(innermost_pid("Name:\tx\nNSpid:\t4711\t17\t1\n"), Some(NsPid(1)));
+        assert_eq!(innermost_pid("Name:\tx\n"), None);
+    }
+}

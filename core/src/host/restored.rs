@@ -1,0 +1,78 @@
+//! A restored tree that has not run yet, as `/proc` shows it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use nix::sys::stat::stat;
+
+use super::{cgroups, file_fact, hostname_in, open_in, parse};
+use crate::ids::{CgroupPath, ContainerPath, HostPid, NsPid};
+use crate::source::Hierarchy;
+use crate::target::ObjectId;
+use crate::verify::Restored;
+
+/// A restored tree. Must be read from outside the container's cgroup namespace.
+#[derive(Debug)]
+pub struct RestoredTree {
+    init: HostPid,
+    tasks: BTreeMap<NsPid, HostPid>,
+}
+
+impl RestoredTree {
+    /// Lists the tree below its init.
+    ///
+    /// # Errors
+    /// When the init is gone.
+    pub fn of(init: HostPid) -> io::Result<Self> {
+        let mut tasks = BTreeMap::new();
+        let mut waiting = vec![init];
+        while let Some(pid) = waiting.pop() {
+            let status = match std::fs::read_to_string(format!("/proc/{pid}/status")) {
+                Ok(status) => status,
+                // A helper of CRIU's that ended meanwhile; a task that is really missing shows in verify().
+                Err(_) if pid != init => continue,
+                Err(error) => return Err(error),
+            };
+            if let Some(ns_pid) = parse::innermost_pid(&status) {
+                tasks.insert(ns_pid, pid);
+            }
+            for thread in std::fs::read_dir(format!("/proc/{pid}/task"))?.flatten() {
+                let text = std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+                waiting.extend(parse::children(&text));
+            }
+        }
+        Ok(Self { init, tasks })
+    }
+}
+
+impl Restored for RestoredTree {
+    fn tasks(&self) -> &BTreeMap<NsPid, HostPid> {
+        &self.tasks
+    }
+
+    fn descriptor(&self, pid: HostPid, fd: u32) -> io::Result<ObjectId> {
+        let stat = stat(Path::new(&format!("/proc/{pid}/fd/{fd}")))?;
+        Ok(ObjectId { dev: stat.st_dev, ino: stat.st_ino })
+    }
+
+    fn cgroups(&self, pid: HostPid) -> io::Result<BTreeMap<Hierarchy, CgroupPath>> {
+        cgroups(pid)
+    }
+
+    fn mount_point(&self, path: &ContainerPath) -> io::Result<ObjectId> {
+        let root = format!("/proc/{}/root", self.init);
+        let rest = path.as_path().strip_prefix("/").unwrap_or(path.as_path());
+        Ok(file_fact(&open_in(Path::new(&root), rest)?)?.id)
+    }
+
+    fn own_cgroup_namespace(&self) -> io::Result<bool> {
+        let link = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/cgroup"));
+        Ok(link(&self.init.to_string())? != link("self")?)
+    }
+
+    fn hostname(&self) -> io::Result<String> {
+        hostname_in(&File::open(format!("/proc/{}/ns/uts", self.init))?)
+    }
+}

@@ -1,0 +1,219 @@
+//! Open files: which path each has in the new container, and which of CRIU's checks still mean something there.
+
+use super::resolve::{Lookup, Resolved, Resolver};
+use super::{FileEdit, FilePlan};
+use crate::finding::{Finding, Object, Rule};
+use crate::ids::{CgroupPath, ContainerPath};
+use crate::policy::{CgroupFiles, Policy};
+use crate::source::{OpenFile, Source};
+use crate::target::{FileFact, Target};
+
+/// What an inert descriptor is opened on: reads give end of file.
+const INERT: &str = "/dev/null";
+
+pub(super) fn lookup(resolved: &Resolved) -> Option<Lookup> {
+    match resolved {
+        Resolved::Cgroup { lookup, .. } => lookup.clone(),
+        Resolved::Managed { lookup } | Resolved::Volume { lookup } => Some(lookup.clone()),
+        Resolved::MountGone | Resolved::Same => None,
+    }
+}
+
+pub(super) fn plan(
+    source: &Source,
+    target: &Target,
+    policy: &Policy,
+    resolver: &Resolver<'_>,
+    findings: &mut Vec<Finding>,
+) -> Vec<FilePlan> {
+    let mut plans = Vec::new();
+    for file in source.files.values() {
+        // CRIU restores an unlinked file from the image at its old path; there is nothing to look up.
+        if source.remapped.contains(&file.id) {
+            continue;
+        }
+        let resolved = resolver.resolve(file);
+        let fact = lookup(&resolved).and_then(|lookup| target.fact(&lookup.path()));
+        let object = || Object::File { path: file.path.clone(), holders: source.holders_of(file.id).to_vec() };
+        let planned = match resolved {
+            Resolved::Cgroup { old, new, rule, path, lookup } => {
+                let found = CgroupFile { old, new, rule, path, lookup, fact };
+                cgroup_file(file, found, policy, object, findings)
+            }
+            Resolved::Managed { lookup } => managed_file(file, &lookup, fact, object, findings),
+            Resolved::Volume { lookup } => volume_file(file, &lookup, fact, object, findings),
+            // Its mount is a finding of its own, which names this file.
+            Resolved::MountGone | Resolved::Same => None,
+        };
+        plans.extend(planned.map(|plan| FilePlan { holders: source.holders_of(file.id).to_vec(), ..plan }));
+    }
+    plans
+}
+
+/// A cgroup file with what is known of it on the new side.
+struct CgroupFile {
+    old: CgroupPath,
+    new: CgroupPath,
+    rule: Rule,
+    path: Option<ContainerPath>,
+    lookup: Option<Lookup>,
+    fact: Option<Option<FileFact>>,
+}
+
+fn cgroup_file(
+    file: &OpenFile,
+    found: CgroupFile,
+    policy: &Policy,
+    object: impl Fn() -> Object,
+    findings: &mut Vec<Finding>,
+) -> Option<FilePlan> {
+    let CgroupFile { old, new, rule, path, lookup, fact } = found;
+    let missing = match (&path, fact) {
+        (None, _) => Some(format!("it belongs to {new}, which the new container's mount does not show")),
+        (_, Some(None)) => Some(format!("{new} does not exist on this node")),
+        // A path that no mount on the node shows could not be looked up; CRIU opens it inside the container.
+        (Some(_), _) => None,
+    };
+    let base = FilePlan {
+        id: file.id,
+        old: file.path.clone(),
+        new: file.path.clone(),
+        old_object: Some(old.to_string()),
+        new_object: lookup.map(|lookup| lookup.path().to_string()),
+        rule,
+        edit: FileEdit::default(),
+        expect: None,
+        holders: Vec::new(),
+    };
+    let Some(missing) = missing else {
+        // Size and mode of a cgroup file say nothing about its content and differ between kernels.
+        let edit = FileEdit { drop_size: true, drop_mode: true, ..FileEdit::default() };
+        return Some(FilePlan { new: path?, edit, expect: fact.flatten().map(|fact| fact.id), ..base });
+    };
+    if policy.cgroup_files == CgroupFiles::Ignore && file.read_only() {
+        findings.push(Finding::warning(
+            Rule::CgroupFileGone,
+            object(),
+            format!("{missing}; the descriptor becomes inert (reads give end of file), as cgroup-files=ignore says"),
+        ));
+        let edit = FileEdit { drop_size: true, drop_mode: true, detach: true, pos: Some(0) };
+        return Some(FilePlan {
+            new: ContainerPath::new(INERT),
+            new_object: None,
+            rule: Rule::CgroupFileGone,
+            edit,
+            ..base
+        });
+    }
+    let way_out = if file.read_only() {
+        "set restow.dev/cgroup-files to ignore to make the descriptor inert, or give the new pod what the old one had"
+    } else {
+        "it is open for writing, so it cannot be made inert; give the new pod what the old one had"
+    };
+    findings.push(Finding::blocker(Rule::CgroupFileGone, object(), format!("{missing}; {way_out}")));
+    None
+}
+
+fn managed_file(
+    file: &OpenFile,
+    lookup: &Lookup,
+    fact: Option<Option<FileFact>>,
+    object: impl Fn() -> Object,
+    findings: &mut Vec<Finding>,
+) -> Option<FilePlan> {
+    let mut edit = FileEdit { drop_size: true, drop_mode: true, ..FileEdit::default() };
+    let mut expect = None;
+    match fact {
+        Some(None) => {
+            findings.push(Finding::blocker(
+                Rule::RuntimeManaged,
+                object(),
+                format!("{} does not exist in the new pod; the program holds it open", lookup.path()),
+            ));
+            return None;
+        }
+        Some(Some(found)) => {
+            expect = Some(found.id);
+            // An offset behind the end reads as end of file for ever; for appending the kernel ignores it.
+            if is_regular(Some(found.mode)) && file.pos > found.size && !file.append() {
+                edit.pos = Some(found.size);
+                findings.push(Finding::note(
+                    Rule::RuntimeManaged,
+                    object(),
+                    format!("offset {} lies behind the end of the new pod's file and becomes {}", file.pos, found.size),
+                ));
+            }
+        }
+        None => {}
+    }
+    Some(follow(file, lookup, Rule::RuntimeManaged, edit, expect))
+}
+
+fn volume_file(
+    file: &OpenFile,
+    lookup: &Lookup,
+    fact: Option<Option<FileFact>>,
+    object: impl Fn() -> Object,
+    findings: &mut Vec<Finding>,
+) -> Option<FilePlan> {
+    let edit = FileEdit::default();
+    let (edit, expect) = match fact {
+        Some(None) => {
+            findings.push(Finding::blocker(
+                Rule::Volume,
+                object(),
+                format!("{} does not exist; the new pod's volume must have the content of the old one", lookup.path()),
+            ));
+            return None;
+        }
+        // The size of a directory depends on the file system, not on what is in it.
+        Some(Some(found)) if is_directory(file.mode) => (FileEdit { drop_size: true, ..edit }, Some(found.id)),
+        Some(Some(found)) => {
+            if let Some(size) = file.size.filter(|size| is_regular(file.mode) && *size != found.size) {
+                findings.push(Finding::blocker(
+                    Rule::Volume,
+                    object(),
+                    format!(
+                        "{} has {} bytes and had {size} when the checkpoint was made; the new pod's volume must have \
+                         the content of the old one",
+                        lookup.path(),
+                        found.size
+                    ),
+                ));
+                return None;
+            }
+            (edit, Some(found.id))
+        }
+        None => (edit, None),
+    };
+    Some(follow(file, lookup, Rule::Volume, edit, expect))
+}
+
+/// A file that keeps its path and is whatever the new pod has there.
+fn follow(
+    file: &OpenFile,
+    lookup: &Lookup,
+    rule: Rule,
+    edit: FileEdit,
+    expect: Option<crate::target::ObjectId>,
+) -> FilePlan {
+    FilePlan {
+        id: file.id,
+        old: file.path.clone(),
+        new: file.path.clone(),
+        old_object: None,
+        new_object: Some(lookup.path().to_string()),
+        rule,
+        edit,
+        expect,
+        holders: Vec::new(),
+    }
+}
+
+fn is_regular(mode: Option<u32>) -> bool {
+    mode.is_some_and(|mode| mode & libc::S_IFMT == libc::S_IFREG)
+}
+
+fn is_directory(mode: Option<u32>) -> bool {
+    mode.is_some_and(|mode| mode & libc::S_IFMT == libc::S_IFDIR)
+}

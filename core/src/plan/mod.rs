@@ -1,0 +1,170 @@
+//! From facts to a plan, without a system call.
+//!
+//! ```text
+//! Source ┐                       ┌ file edits ──┐
+//! Target ├─ lookups ─ plan() ──▶ │ mount edits  ├─▶ stage
+//! Policy ┘                       │ host names   │
+//!                                │ cgroup       ├─▶ interposer
+//!                                │ expectations ├─▶ verify
+//!                                └ findings ────┴─▶ people
+//! ```
+//!
+//! What is at a path on the node is a fact like any other: [`lookups`] names the paths, an edge looks (see
+//! [`crate::host`]), and [`plan`] takes the answers in [`Target::files`]. So the same function serves the interposer,
+//! `restow plan` and the tests.
+
+mod cgroup_map;
+mod files;
+mod mounts;
+mod placement;
+mod resolve;
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+pub use placement::{CgroupPlan, Placement};
+pub use resolve::Lookup;
+
+use crate::finding::{Finding, Holder, Object, Rule, Severity};
+use crate::ids::{ContainerPath, FileId, MountId};
+use crate::policy::{self, Policy};
+use crate::source::Source;
+use crate::target::{ObjectId, Target};
+use resolve::Resolver;
+
+/// What changes about one open file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilePlan {
+    /// Which.
+    pub id: FileId,
+    /// Its path in the old container.
+    pub old: ContainerPath,
+    /// Its path in the new one.
+    pub new: ContainerPath,
+    /// What `old` named: the path outside the container, where it says more than `old` itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub old_object: Option<String>,
+    /// What `new` names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub new_object: Option<String>,
+    /// Why.
+    pub rule: Rule,
+    /// What is edited in the image.
+    pub edit: FileEdit,
+    /// The object that each of its descriptors must be after the restore.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expect: Option<ObjectId>,
+    /// Who holds it.
+    pub holders: Vec<Holder>,
+}
+
+/// Edits of a file's record in `files.img`; the default changes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct FileEdit {
+    /// CRIU does not compare the size.
+    pub drop_size: bool,
+    /// CRIU does not compare the mode.
+    pub drop_mode: bool,
+    /// The file is opened on no mount in particular (`/dev/null` instead of what it was).
+    pub detach: bool,
+    /// Another offset, in bytes.
+    pub pos: Option<u64>,
+}
+
+/// A mount that is found again at the same mount point.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountPlan {
+    /// Its id in the checkpoint.
+    pub mnt_id: MountId,
+    /// Where it is.
+    pub mount_point: ContainerPath,
+    /// The node's path it comes from.
+    pub source: String,
+    /// The object that must be at the mount point after the restore, where the edge could tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expect: Option<ObjectId>,
+}
+
+/// The host name the container has after the restore.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostnamePlan {
+    /// In the checkpoint.
+    pub old: String,
+    /// After the restore.
+    pub new: String,
+    /// Its namespace in the image set: `utsns-<namespace>.img`.
+    pub namespace: u32,
+}
+
+/// Everything that is done to restore a checkpoint in another pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Open files that change or are checked afterwards.
+    pub files: Vec<FilePlan>,
+    /// Mounts whose source the runtime gives.
+    pub mounts: Vec<MountPlan>,
+    /// Mounts taken out of the image.
+    pub dropped_mounts: Vec<MountId>,
+    /// Host name; `None` when CRIU restores the old one.
+    pub hostname: Option<HostnamePlan>,
+    /// How tasks get into their cgroups.
+    pub cgroup: CgroupPlan,
+    /// What people should know, most severe first.
+    pub findings: Vec<Finding>,
+}
+
+impl Plan {
+    /// Whether nothing forbids the restore.
+    pub fn possible(&self) -> bool {
+        !self.findings.iter().any(|finding| finding.severity == Severity::Blocker)
+    }
+
+    /// The blockers.
+    pub fn blockers(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(|finding| finding.severity == Severity::Blocker)
+    }
+}
+
+/// The paths on the node that [`plan`] wants to know about.
+pub fn lookups(source: &Source, target: &Target) -> BTreeSet<Lookup> {
+    let resolver = Resolver::new(source, target);
+    let files = source.files.values().filter(|file| !source.remapped.contains(&file.id));
+    let mut wanted: BTreeSet<Lookup> = files.filter_map(|file| files::lookup(&resolver.resolve(file))).collect();
+    wanted.extend(mounts::lookups(source, target));
+    wanted
+}
+
+/// Plans the restore.
+pub fn plan(source: &Source, target: &Target, policy: &Policy) -> Plan {
+    let resolver = Resolver::new(source, target);
+    let mut findings = Vec::new();
+    if source.manifest.is_none() {
+        findings.push(Finding::note(
+            Rule::Checkpoint,
+            Object::Checkpoint,
+            "it was made without Restow (no source.json); the plan rests on CRIU's images alone",
+        ));
+    }
+    let files = files::plan(source, target, policy, &resolver, &mut findings);
+    let (mounts, dropped_mounts) = mounts::plan(source, target, &mut findings);
+    let hostname = hostname(source, target, policy, &mut findings);
+    let cgroup = placement::plan(source, target, policy, &resolver, &mut findings);
+    // Stable, so that findings of one severity stay in the order of the objects.
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    Plan { files, mounts, dropped_mounts, hostname, cgroup, findings }
+}
+
+fn hostname(source: &Source, target: &Target, policy: &Policy, findings: &mut Vec<Finding>) -> Option<HostnamePlan> {
+    if policy.hostname == policy::Hostname::Source {
+        return None;
+    }
+    let (uts, new) = (source.uts.as_ref()?, target.hostname.as_ref()?);
+    if uts.name != *new {
+        findings.push(Finding::note(Rule::Hostname, Object::Hostname, format!("{} becomes {new}", uts.name)));
+    }
+    Some(HostnamePlan { old: uts.name.clone(), new: new.clone(), namespace: uts.id })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,115 @@
+//! How the restored tasks get into the new container's cgroups.
+//!
+//! CRIU's own modes each fail somewhere: `soft` puts the tasks back into the old pod's cgroup under runc < 1.2 and writes
+//! the old pod's limits; `ignore` loses the cgroup namespace up to CRIU 4.2, so that the container sees the node's
+//! whole tree. So the interposer enters the new container's cgroup, unshares the cgroup namespace there when the
+//! container had one, and lets CRIU ignore cgroups: every task is born in the right place.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::resolve::Resolver;
+use crate::finding::{Finding, Object, Rule};
+use crate::ids::{CgroupPath, NsPid};
+use crate::policy::{ManageCgroups, Policy};
+use crate::source::{Hierarchy, Source};
+use crate::target::Target;
+
+/// A task that belongs into a sub-cgroup of the container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// Which task.
+    pub pid: NsPid,
+    /// In which hierarchy.
+    pub hierarchy: Hierarchy,
+    /// Its cgroup, as the node sees it.
+    pub cgroup: CgroupPath,
+}
+
+/// How tasks get into their cgroups.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupPlan {
+    /// Let CRIU do it (its `soft` mode) below the new container's cgroup; else the interposer does it and CRIU ignores
+    /// cgroups.
+    pub by_criu: bool,
+    /// Give the container a cgroup namespace of its own whose root is the new container's cgroup.
+    pub private_namespace: bool,
+    /// The new container's cgroup in each hierarchy.
+    pub container: BTreeMap<Hierarchy, CgroupPath>,
+    /// The old container's cgroup in each hierarchy, where known.
+    pub old_container: BTreeMap<Hierarchy, CgroupPath>,
+    /// Tasks that were in sub-cgroups of the container.
+    pub placements: Vec<Placement>,
+}
+
+pub(super) fn plan(
+    source: &Source,
+    target: &Target,
+    policy: &Policy,
+    resolver: &Resolver<'_>,
+    findings: &mut Vec<Finding>,
+) -> CgroupPlan {
+    let old_container = source.container_cgroups();
+    let by_criu = policy.manage_cgroups == ManageCgroups::Soft;
+    for (hierarchy, old) in &old_container {
+        match target.cgroups.get(hierarchy) {
+            Some(new) if new != old => findings.push(Finding::note(
+                Rule::CgroupPlacement,
+                Object::Cgroup { path: old.clone() },
+                format!("tasks go to {new} ({hierarchy}); limits are those of the new pod"),
+            )),
+            Some(_) => {}
+            None if old.is_root() => {}
+            None => findings.push(Finding::warning(
+                Rule::CgroupPlacement,
+                Object::Cgroup { path: old.clone() },
+                format!("this node has no hierarchy {hierarchy}"),
+            )),
+        }
+    }
+    let placements = if policy.manage_cgroups == ManageCgroups::Auto {
+        placements(source, target, &old_container, resolver, findings)
+    } else {
+        Vec::new()
+    };
+    CgroupPlan {
+        by_criu,
+        private_namespace: source.private_cgroup_namespace,
+        container: target.cgroups.clone(),
+        old_container,
+        placements,
+    }
+}
+
+/// Tasks that were below the container's cgroup go to the same place below the new one.
+fn placements(
+    source: &Source,
+    target: &Target,
+    old_container: &BTreeMap<Hierarchy, CgroupPath>,
+    resolver: &Resolver<'_>,
+    findings: &mut Vec<Finding>,
+) -> Vec<Placement> {
+    let mut placements = Vec::new();
+    for task in &source.tasks {
+        let Some(set) = task.cgroup_set.and_then(|id| source.cgroup_sets.get(&id)) else { continue };
+        for (hierarchy, member) in set {
+            let (Some(old), Some(new)) = (old_container.get(hierarchy), target.cgroups.get(hierarchy)) else { continue };
+            if member.path == *old {
+                continue;
+            }
+            if member.path.strip(old).is_none() || old.is_root() {
+                findings.push(Finding::warning(
+                    Rule::CgroupPlacement,
+                    Object::Process { pid: task.pid },
+                    format!("it was in {} ({hierarchy}), outside the container's cgroup; it goes to {new}", member.path),
+                ));
+                continue;
+            }
+            let Some(map) = resolver.map(hierarchy) else { continue };
+            let cgroup = map.map(&member.path).0;
+            placements.push(Placement { pid: task.pid, hierarchy: hierarchy.clone(), cgroup });
+        }
+    }
+    placements
+}

@@ -1,0 +1,222 @@
+//! What an open file of the old container corresponds to on the node it is restored on.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::cgroup_map::CgroupMap;
+use crate::finding::Rule;
+use crate::ids::{CgroupPath, ContainerPath, HostPath, MountId};
+use crate::source::{FsType, Hierarchy, Mount, OpenFile, Source};
+use crate::target::Target;
+
+/// A path to look up on the node: `rest` below `root`, links resolved inside `root` only (what is below may belong to a
+/// pod).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Lookup {
+    /// A path that the runtime or the node itself named.
+    pub root: HostPath,
+    /// The rest, from the checkpoint.
+    pub rest: PathBuf,
+}
+
+impl Lookup {
+    fn new(root: &HostPath, rest: &Path) -> Self {
+        Self { root: root.clone(), rest: rest.to_path_buf() }
+    }
+
+    /// The whole path, as [`Target::files`] is keyed.
+    pub fn path(&self) -> HostPath {
+        self.root.join(&self.rest)
+    }
+}
+
+/// What a file of the checkpoint corresponds to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Resolved {
+    /// A cgroup's file (or the cgroup's directory).
+    Cgroup {
+        old: CgroupPath,
+        new: CgroupPath,
+        rule: Rule,
+        /// Where the new container sees it; `None` when its mount does not reach that far.
+        path: Option<ContainerPath>,
+        lookup: Option<Lookup>,
+    },
+    /// A file that runtime or kubelet write for each pod.
+    Managed { lookup: Lookup },
+    /// A file on another mount whose source the runtime gives.
+    Volume { lookup: Lookup },
+    /// A file on a mount that the new pod has not got.
+    MountGone,
+    /// Everything else: the root file system and what CRIU mounts itself. The path is the same in the new container.
+    Same,
+}
+
+/// The cgroup that a mount shows, before and after.
+struct CgroupView {
+    hierarchy: Hierarchy,
+    old_root: CgroupPath,
+    new_root: CgroupPath,
+}
+
+/// One mount of the checkpoint, joined with what the new container has at the same mount point.
+struct Joined<'a> {
+    mount: &'a Mount,
+    /// `None` for a mount CRIU makes itself, `Some(None)` when the new pod has no source for it.
+    external: Option<Option<&'a HostPath>>,
+    cgroup: Option<CgroupView>,
+}
+
+/// Joins source and target once, then answers for each file.
+pub(super) struct Resolver<'a> {
+    mounts: BTreeMap<MountId, Joined<'a>>,
+    maps: BTreeMap<Hierarchy, CgroupMap>,
+    target: &'a Target,
+}
+
+/// Mount points whose content the runtime or the kubelet writes anew for each container.
+const MANAGED: [&str; 5] =
+    ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev/termination-log", "/run/.containerenv"];
+
+/// Directories below `…/pods/<uid>/volumes/` whose content the kubelet writes.
+const MANAGED_VOLUMES: [&str; 4] = [
+    "kubernetes.io~projected",
+    "kubernetes.io~secret",
+    "kubernetes.io~configmap",
+    "kubernetes.io~downward-api",
+];
+
+impl<'a> Resolver<'a> {
+    pub(super) fn new(source: &'a Source, target: &'a Target) -> Self {
+        let old = source.container_cgroups();
+        let maps = old
+            .iter()
+            .filter_map(|(hierarchy, path)| {
+                let new = target.cgroups.get(hierarchy)?;
+                Some((hierarchy.clone(), CgroupMap::new(path, new)))
+            })
+            .collect();
+        let mounts = source
+            .mounts
+            .iter()
+            .map(|mount| {
+                let external = mount.ext_key.as_deref().map(|key| target.mount(key).map(|mount| &mount.source));
+                let cgroup = cgroup_view(source, target, &old, mount, external.flatten());
+                (mount.id, Joined { mount, external, cgroup })
+            })
+            .collect();
+        Self { mounts, maps, target }
+    }
+
+    pub(super) fn map(&self, hierarchy: &Hierarchy) -> Option<&CgroupMap> {
+        self.maps.get(hierarchy)
+    }
+
+    pub(super) fn resolve(&self, file: &OpenFile) -> Resolved {
+        let Some(joined) = file.mount.and_then(|id| self.mounts.get(&id)) else { return Resolved::Same };
+        let Some(rest) = file.path.strip(&joined.mount.mount_point) else { return Resolved::Same };
+        if let Some(view) = &joined.cgroup {
+            return self.resolve_cgroup(view, joined.mount, rest);
+        }
+        match joined.external {
+            None => Resolved::Same,
+            Some(None) => Resolved::MountGone,
+            Some(Some(source)) => {
+                let lookup = Lookup::new(source, rest);
+                if is_managed(&joined.mount.mount_point, source) {
+                    Resolved::Managed { lookup }
+                } else {
+                    Resolved::Volume { lookup }
+                }
+            }
+        }
+    }
+
+    fn resolve_cgroup(&self, view: &CgroupView, mount: &Mount, rest: &Path) -> Resolved {
+        let old = view.old_root.join(rest);
+        let (new, rule) = match self.maps.get(&view.hierarchy) {
+            Some(map) => map.map(&old),
+            None => (old.clone(), Rule::CgroupShared),
+        };
+        let path = new.strip(&view.new_root).map(|rest| mount.mount_point.join(rest));
+        let lookup =
+            self.target.cgroup_path_on_host(&view.hierarchy, &new).map(|path| Lookup::new(&path, Path::new("")));
+        Resolved::Cgroup { old, new, rule, path, lookup }
+    }
+}
+
+/// Which cgroup a cgroup mount shows, in the old container and in the new one; `None` for other mounts.
+fn cgroup_view(
+    source: &Source,
+    target: &Target,
+    old_cgroups: &BTreeMap<Hierarchy, CgroupPath>,
+    mount: &Mount,
+    external: Option<&HostPath>,
+) -> Option<CgroupView> {
+    let hierarchy = match mount.fs {
+        FsType::Cgroup2 => Hierarchy::v2(),
+        FsType::Cgroup => v1_hierarchy(&mount.options, old_cgroups.keys())?,
+        FsType::Other(_) => return None,
+    };
+    // The real root of the mount is only in the manifest: CRIU writes `/` for a mount of the container's own cgroup
+    // namespace (criu/filesystems.c, cgroup_parse), and there the real one is the namespace's root.
+    let recorded = source
+        .manifest
+        .as_ref()
+        .and_then(|manifest| manifest.mounts.iter().find(|recorded| recorded.mnt_id == mount.id))
+        .map(|recorded| CgroupPath::new(&recorded.root));
+    let old_container = old_cgroups.get(&hierarchy);
+    let old_root = recorded.or_else(|| match old_container {
+        Some(container) if mount.root.is_root() && source.private_cgroup_namespace => Some(container.clone()),
+        _ => Some(CgroupPath::new(mount.root.as_path())),
+    })?;
+    let new_root = match external {
+        Some(path) => target.cgroup_at(path).filter(|(found, _)| *found == hierarchy)?.1,
+        None if source.private_cgroup_namespace => target.cgroups.get(&hierarchy)?.clone(),
+        None => old_root.clone(),
+    };
+    Some(CgroupView { hierarchy, old_root, new_root })
+}
+
+/// The hierarchy whose controllers are all in a v1 mount's options (`rw,cpu,cpuacct`).
+fn v1_hierarchy<'a>(options: &str, known: impl Iterator<Item = &'a Hierarchy>) -> Option<Hierarchy> {
+    let options: Vec<&str> = options.split(',').collect();
+    known.filter(|hierarchy| !hierarchy.is_v2()).find(|h| h.0.split(',').all(|word| options.contains(&word))).cloned()
+}
+
+fn is_managed(mount_point: &ContainerPath, source: &HostPath) -> bool {
+    let source = source.to_string();
+    MANAGED.iter().any(|managed| mount_point.as_path() == Path::new(managed))
+        || MANAGED_VOLUMES.iter().any(|volume| source.contains(&format!("/volumes/{volume}/")))
+        || is_termination_log(&source)
+}
+
+/// The kubelet's `…/pods/<uid>/containers/<name>/<8 hexadecimal digits>`, whatever `terminationMessagePath` says.
+fn is_termination_log(source: &str) -> bool {
+    let Some((_, pod)) = source.split_once("/pods/") else { return false };
+    let parts: Vec<&str> = pod.split('/').collect();
+    matches!(parts[..], [_, "containers", _, file] if file.len() == 8 && file.chars().all(|c| c.is_ascii_hexdigit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_v1_mount_is_known_by_its_controllers() {
+        let known = [Hierarchy::v2(), Hierarchy("cpu,cpuacct".into()), Hierarchy("name=systemd".into())];
+        assert_eq!(v1_hierarchy("rw,cpu,cpuacct", known.iter()), Some(known[1].clone()));
+        assert_eq!(v1_hierarchy("rw,xattr,name=systemd", known.iter()), Some(known[2].clone()));
+        assert_eq!(v1_hierarchy("rw,memory", known.iter()), None);
+    }
+
+    #[test]
+    fn the_kubelets_files_are_known_by_where_they_come_from() {
+        let etc = ContainerPath::new("/etc/hosts");
+        let data = ContainerPath::new("/data");
+        assert!(is_managed(&etc, &HostPath::new("/anything")));
+        assert!(is_managed(&data, &HostPath::new("/var/lib/kubelet/pods/u/containers/web/0a1b2c3d")));
+        assert!(is_managed(&data, &HostPath::new("/var/lib/kubelet/pods/u/volumes/kubernetes.io~secret/key")));
+        assert!(!is_managed(&data, &HostPath::new("/var/lib/kubelet/pods/u/volumes/kubernetes.io~empty-dir/data")));
+    }
+}

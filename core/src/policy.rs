@@ -1,0 +1,271 @@
+//! What the pod and the node ask for: annotations on top of the node's configuration.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// Prefix of every annotation of ours.
+pub const ANNOTATION_PREFIX: &str = "restow.dev/";
+
+/// Where the node's configuration is read from unless `RESTOW_CONFIG` names another file.
+pub const NODE_CONFIG: &str = "/etc/restow/config.toml";
+
+/// Annotation in which containerd's CRI plugin names the container.
+const CONTAINER_NAME: &str = "io.kubernetes.cri.container-name";
+
+macro_rules! choice {
+    ($(#[$doc:meta])* $name:ident { $first:ident = $first_text:literal, $($variant:ident = $text:literal),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        #[allow(missing_docs, reason = "the variants are the words of the annotation, explained on the type")]
+        pub enum $name { #[default] $first, $($variant),* }
+
+        impl $name {
+            const WORDS: &'static [(&'static str, Self)] = &[($first_text, Self::$first), $(($text, Self::$variant)),*];
+        }
+
+        impl Choice for $name {
+            fn words() -> &'static [(&'static str, Self)] { Self::WORDS }
+        }
+    };
+}
+
+trait Choice: Sized + Copy + 'static {
+    fn words() -> &'static [(&'static str, Self)];
+}
+
+choice!(
+    /// What happens to an open cgroup file that the new container has not got: `remap` blocks the restore and names it,
+    /// `ignore` makes read-only descriptors inert (reads give end of file).
+    CgroupFiles { Remap = "remap", Ignore = "ignore" }
+);
+choice!(
+    /// How tasks get into the new cgroup: `auto` lets Restow do it (right cgroup namespace on every CRIU), `soft` leaves
+    /// it to CRIU with the new container as root, `ignore` is `auto` without re-creating sub-cgroups.
+    ManageCgroups { Auto = "auto", Soft = "soft", Ignore = "ignore" }
+);
+choice!(
+    /// Whose host name the container has after the restore: the new pod's (`target`) or the old one's (`source`).
+    Hostname { Target = "target", Source = "source" }
+);
+
+/// Which containers Restow works on without being asked by an annotation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Enable {
+    /// Only those that carry an annotation below `restow.dev/`.
+    #[default]
+    Annotated,
+    /// Every container of the node, unless it says `restow.dev/enabled: "false"`.
+    All,
+}
+
+/// The settings for one container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+pub struct Policy {
+    /// See [`CgroupFiles`].
+    pub cgroup_files: CgroupFiles,
+    /// See [`ManageCgroups`].
+    pub manage_cgroups: ManageCgroups,
+    /// See [`Hostname`].
+    pub hostname: Hostname,
+}
+
+/// The node's configuration file.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+pub struct NodeConfig {
+    /// Which containers are worked on.
+    pub enable: Enable,
+    /// Annotations (without prefix) a pod may set; absent: all.
+    pub allowed_annotations: Option<Vec<String>>,
+    /// The real criu. Absent: the first `criu` in PATH that is not this program.
+    pub criu: Option<PathBuf>,
+    /// Settings for containers that say nothing else.
+    pub defaults: Policy,
+}
+
+/// Why a configuration or an annotation cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file is there but cannot be read.
+    #[error("Cannot read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is no valid configuration.
+    #[error("{path} is not a valid Restow configuration")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// An annotation has a value it cannot have.
+    #[error("Annotation {name} is {value:?}; it can be {expected}")]
+    Value {
+        /// The annotation as the pod spells it.
+        name: String,
+        /// Its value.
+        value: String,
+        /// The words it can be.
+        expected: String,
+    },
+    /// An annotation below our prefix that does not exist.
+    #[error("Annotation {name} does not exist; known are {known}")]
+    Unknown {
+        /// The annotation as the pod spells it.
+        name: String,
+        /// The known ones.
+        known: String,
+    },
+    /// An annotation this node does not let pods set.
+    #[error("Annotation {name} may not be set by pods on this node (allowed-annotations in the node's configuration)")]
+    NotAllowed {
+        /// The annotation as the pod spells it.
+        name: String,
+    },
+}
+
+impl NodeConfig {
+    /// Reads the configuration from `path`; a file that does not exist is an empty one.
+    ///
+    /// # Errors
+    /// When the file cannot be read or says something unknown: a misspelt setting is not ignored.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(source) => return Err(Error::Read { path: path.into(), source }),
+        };
+        toml::from_str(&text).map_err(|source| Error::Parse { path: path.into(), source: Box::new(source) })
+    }
+
+    /// The policy for a container with these annotations, or `None` when it has not opted in.
+    ///
+    /// `restow.dev/x.<container>` (the container's name as the kubelet knows it) wins over `restow.dev/x`; settings for
+    /// other containers of the pod do not count.
+    ///
+    /// # Errors
+    /// When an annotation is unknown, has an impossible value, or is not allowed on this node.
+    pub fn policy_for(&self, annotations: &BTreeMap<String, String>) -> Result<Option<Policy>, Error> {
+        let container = annotations.get(CONTAINER_NAME).map(String::as_str);
+        let mut enabled = None;
+        let mut asked = false;
+        let mut policy = self.defaults;
+        // Settings for the pod first, so that those for the container win.
+        for for_container in [false, true] {
+            for (name, value) in annotations {
+                let Some(setting) = name.strip_prefix(ANNOTATION_PREFIX) else { continue };
+                let (key, suffix) = setting.split_once('.').map_or((setting, None), |(key, suffix)| (key, Some(suffix)));
+                if suffix.is_some() != for_container || (for_container && suffix != container) {
+                    continue;
+                }
+                if let Some(allowed) = &self.allowed_annotations
+                    && !allowed.iter().any(|word| word == key)
+                {
+                    return Err(Error::NotAllowed { name: name.clone() });
+                }
+                match key {
+                    "enabled" => enabled = Some(word(name, value, &[("true", true), ("false", false)])?),
+                    "cgroup-files" => policy.cgroup_files = choose(name, value)?,
+                    "manage-cgroups" => policy.manage_cgroups = choose(name, value)?,
+                    "hostname" => policy.hostname = choose(name, value)?,
+                    _ => {
+                        let known = "enabled, cgroup-files, manage-cgroups, hostname".into();
+                        return Err(Error::Unknown { name: name.clone(), known });
+                    }
+                }
+                asked = true;
+            }
+        }
+        let on = enabled.unwrap_or(asked || self.enable == Enable::All);
+        Ok(on.then_some(policy))
+    }
+}
+
+fn choose<T: Choice>(name: &str, value: &str) -> Result<T, Error> {
+    word(name, value, T::words())
+}
+
+fn word<T: Copy>(name: &str, value: &str, words: &[(&str, T)]) -> Result<T, Error> {
+    words.iter().find(|(text, _)| *text == value).map(|(_, choice)| *choice).ok_or_else(|| Error::Value {
+        name: name.into(),
+        value: value.into(),
+        expected: words.iter().map(|(text, _)| *text).collect::<Vec<_>>().join(" or "),
+    })
+}
+
+impl fmt::Display for Enable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Annotated => "annotated",
+            Self::All => "all",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn annotations(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn without_an_annotation_nothing_is_done() {
+        let other = annotations(&[("io.kubernetes.cri.container-name", "web")]);
+        assert_eq!(NodeConfig::default().policy_for(&other).unwrap(), None);
+        let all = NodeConfig { enable: Enable::All, ..NodeConfig::default() };
+        assert_eq!(all.policy_for(&other).unwrap(), Some(Policy::default()));
+        assert_eq!(all.policy_for(&annotations(&[("restow.dev/enabled", "false")])).unwrap(), None);
+    }
+
+    #[test]
+    fn the_containers_own_setting_wins() {
+        let both = annotations(&[
+            ("io.kubernetes.cri.container-name", "web"),
+            ("restow.dev/cgroup-files", "remap"),
+            ("restow.dev/cgroup-files.web", "ignore"),
+            ("restow.dev/hostname.other", "source"),
+        ]);
+        let policy = NodeConfig::default().policy_for(&both).unwrap().unwrap();
+        assert_eq!(policy.cgroup_files, CgroupFiles::Ignore);
+        assert_eq!(policy.hostname, Hostname::Target);
+    }
+
+    #[test]
+    fn a_setting_for_another_container_is_no_opt_in() {
+        let other = annotations(&[
+            ("io.kubernetes.cri.container-name", "web"),
+            ("restow.dev/enabled.db", "true"),
+        ]);
+        assert_eq!(NodeConfig::default().policy_for(&other).unwrap(), None);
+    }
+
+    #[test]
+    fn wrong_words_are_named() {
+        let wrong = annotations(&[("restow.dev/cgroup-files", "maybe")]);
+        let error = NodeConfig::default().policy_for(&wrong).unwrap_err();
+        assert_eq!(error.to_string(), "Annotation restow.dev/cgroup-files is \"maybe\"; it can be remap or ignore");
+        let unknown = annotations(&[("restow.dev/cgroupfiles", "remap")]);
+        assert!(NodeConfig::default().policy_for(&unknown).unwrap_err().to_string().contains("does not exist"));
+    }
+
+    #[test]
+    fn the_node_can_forbid_a_setting() {
+        let config: NodeConfig =
+            toml::from_str("allowed-annotations = ['enabled']\n[defaults]\nhostname = 'source'").unwrap();
+        assert_eq!(config.defaults.hostname, Hostname::Source);
+        let error = config.policy_for(&annotations(&[("restow.dev/hostname", "target")])).unwrap_err();
+        assert!(matches!(error, Error::NotAllowed { .. }));
+    }
+}

@@ -1,0 +1,269 @@
+//! Reads a [`Source`] out of an image directory.
+//!
+//! Only record images are opened, each without following links. `pages-*.img` never are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use criu_image::views::{
+    CgroupEntry, CoreEntry, FdinfoEntry, FileEntry, FsEntry, InventoryEntry, MmEntry, MntEntry, PstreeEntry,
+    RemapFilePathEntry, TaskKobjIdsEntry, UtsnsEntry, View,
+};
+use criu_image::{Image, Kind};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+
+use super::manifest::{self, Manifest};
+use super::{CgroupMember, CgroupSet, FsType, Hierarchy, Mount, OpenFile, Source, Task, UtsNamespace};
+use crate::finding::Holder;
+use crate::ids::{CgroupPath, ContainerPath, FileId, FilesId, MountId, NsPid};
+
+/// Name of the link to the previous image set of an incremental dump.
+pub const PARENT: &str = "parent";
+
+/// `enum fstype` of `mnt.proto`.
+const FSTYPE_CGROUP: u32 = 12;
+const FSTYPE_CGROUP2: u32 = 23;
+
+/// `enum fd_types` of `fdinfo.proto`: regular files, directories and links.
+const FD_REG: u32 = 1;
+
+/// A VMA whose `shmid` is the id of a file (`VMA_FILE_PRIVATE`, `VMA_FILE_SHARED` of `criu/include/image.h`).
+const VMA_FILE: u32 = 1 << 6 | 1 << 7;
+
+/// Why an image set cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An image is damaged or of a version that is not known.
+    #[error(transparent)]
+    Image(#[from] criu_image::Error),
+    /// `source.json` cannot be used.
+    #[error(transparent)]
+    Manifest(#[from] manifest::Error),
+    /// The image directory or a file in it cannot be read.
+    #[error("Cannot read {path}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// An image that every set has is not there.
+    #[error("{dir} is no whole CRIU image set: it has no {name}")]
+    Missing {
+        /// The image directory.
+        dir: PathBuf,
+        /// The image.
+        name: String,
+    },
+}
+
+/// An image directory.
+#[derive(Debug)]
+pub struct ImageDir {
+    dir: OwnedFd,
+    path: PathBuf,
+}
+
+impl ImageDir {
+    /// Takes an open directory.
+    ///
+    /// # Errors
+    /// When its path cannot be found out.
+    pub fn open(dir: OwnedFd) -> Result<Self, Error> {
+        let link = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
+        let path = std::fs::read_link(&link).map_err(|source| Error::Read { path: link, source })?;
+        Ok(Self { dir, path })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The names of everything in it.
+    ///
+    /// # Errors
+    /// When it cannot be listed.
+    pub fn names(&self) -> Result<Vec<OsString>, Error> {
+        let failed = |source| Error::Read { path: self.path.clone(), source };
+        let entries = std::fs::read_dir(format!("/proc/self/fd/{}", self.dir.as_raw_fd())).map_err(failed)?;
+        entries.map(|entry| Ok(entry.map_err(failed)?.file_name())).collect()
+    }
+
+    fn file(&self, name: &OsStr) -> Result<Option<File>, Error> {
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        match openat(self.dir.as_fd(), name, flags, Mode::empty()) {
+            Ok(fd) => Ok(Some(fd.into())),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(Error::Read { path: self.path.join(name), source: errno.into() }),
+        }
+    }
+
+    /// Opens an image, `None` when the set has none of this name: CRIU leaves out what would be empty.
+    ///
+    /// # Errors
+    /// When it cannot be read or is no image of this kind.
+    pub fn image(&self, name: &str, kind: Kind) -> Result<Option<Image>, Error> {
+        match self.file(OsStr::new(name))? {
+            Some(file) => Ok(Some(Image::from_file(self.path.join(name), file, kind)?)),
+            None => Ok(None),
+        }
+    }
+
+    fn required(&self, name: &str, kind: Kind) -> Result<Image, Error> {
+        let missing = || Error::Missing { dir: self.path.clone(), name: name.to_owned() };
+        self.image(name, kind)?.ok_or_else(missing)
+    }
+
+    /// Every record of an image.
+    fn all<T: View>(&self, name: &str, kind: Kind) -> Result<Vec<T>, Error> {
+        let Some(image) = self.image(name, kind)? else { return Ok(Vec::new()) };
+        let records = image.records().map(|record| Ok(T::read(&record?.message()?)?));
+        records.collect()
+    }
+
+    /// The only record of an image.
+    fn one<T: View>(&self, name: &str, kind: Kind) -> Result<Option<T>, Error> {
+        Ok(self.all(name, kind)?.into_iter().next())
+    }
+}
+
+impl Source {
+    /// Reads everything the rules need.
+    ///
+    /// # Errors
+    /// When the set is not whole, damaged, or of a version that is not known; the text names file, offset and what was
+    /// expected.
+    pub fn read(dir: &ImageDir) -> Result<Self, Error> {
+        let inventory = dir.required("inventory.img", Kind::Inventory)?;
+        let inventory = InventoryEntry::read(&inventory.only_record()?.message()?)?;
+        let mut source = Self { manifest: read_manifest(dir)?, ..Self::default() };
+        let Some(init) = read_tasks(dir, &mut source)? else {
+            return Err(Error::Missing { dir: dir.path.clone(), name: "pstree.img with a process".into() });
+        };
+        read_files(dir, &mut source)?;
+        if let Some(id) = init.mnt_ns_id {
+            source.mounts = dir.all(&format!("mountpoints-{id}.img"), Kind::Mountpoints)?.into_iter().map(mount).collect();
+        }
+        if let Some(id) = init.uts_ns_id
+            && let Some(entry) = dir.one::<UtsnsEntry>(&format!("utsns-{id}.img"), Kind::Utsns)?
+        {
+            source.uts = Some(UtsNamespace { id, name: lossy(&entry.nodename) });
+        }
+        if let Some(entry) = dir.one::<CgroupEntry>("cgroup.img", Kind::Cgroup)? {
+            source.cgroup_sets = entry.sets.into_iter().map(|set| (set.id, cgroup_set(set.ctls))).collect();
+        }
+        let of_criu = inventory.root_ids.and_then(|ids| ids.cgroup_ns_id);
+        source.private_cgroup_namespace = match &source.manifest {
+            Some(manifest) => manifest.cgroup.private_namespace,
+            None => init.cgroup_ns_id.is_some() && init.cgroup_ns_id != of_criu,
+        };
+        Ok(source)
+    }
+}
+
+fn read_manifest(dir: &ImageDir) -> Result<Option<Manifest>, Error> {
+    Ok(dir.file(OsStr::new(manifest::FILE_NAME))?.map(Manifest::read).transpose()?)
+}
+
+/// Reads the processes, who holds which file, and what is in use otherwise. Returns the init's ids.
+fn read_tasks(dir: &ImageDir, source: &mut Source) -> Result<Option<TaskKobjIdsEntry>, Error> {
+    let mut init = None;
+    let mut read_tables = BTreeSet::new();
+    for process in dir.all::<PstreeEntry>("pstree.img", Kind::Pstree)? {
+        let pid = process.pid;
+        let ids = dir.one::<TaskKobjIdsEntry>(&format!("ids-{pid}.img"), Kind::Ids)?;
+        let core = dir.one::<CoreEntry>(&format!("core-{pid}.img"), Kind::Core)?;
+        // Since 3.17 each thread has its set; before, the task had one.
+        let cgroup_set = core.as_ref().and_then(|core| {
+            let thread = core.thread_core.as_ref().and_then(|thread| thread.cg_set);
+            thread.or_else(|| core.tc.as_ref().and_then(|task| task.cg_set))
+        });
+        let files = ids.as_ref().map(|ids| FilesId(ids.files_id));
+        source.tasks.push(Task { pid: NsPid(pid), files, cgroup_set });
+        if let Some(files) = files
+            && read_tables.insert(files)
+        {
+            for entry in dir.all::<FdinfoEntry>(&format!("fdinfo-{files}.img"), Kind::Fdinfo)? {
+                if entry.type_ == FD_REG {
+                    let holder = Holder { pid: NsPid(pid), fd: entry.fd };
+                    source.holders.entry(FileId(entry.id)).or_default().push(holder);
+                }
+            }
+        }
+        if let Some(fs) = dir.one::<FsEntry>(&format!("fs-{pid}.img"), Kind::Fs)? {
+            source.in_use.extend([FileId(fs.cwd_id), FileId(fs.root_id)]);
+        }
+        if let Some(mm) = dir.one::<MmEntry>(&format!("mm-{pid}.img"), Kind::Mm)? {
+            source.in_use.insert(FileId(mm.exe_file_id));
+            let mapped = mm.vmas.iter().filter(|vma| vma.status & VMA_FILE != 0);
+            source.in_use.extend(mapped.filter_map(|vma| u32::try_from(vma.shmid).ok().map(FileId)));
+        }
+        init = init.or(ids);
+    }
+    for holders in source.holders.values_mut() {
+        holders.sort_unstable();
+    }
+    Ok(init)
+}
+
+fn read_files(dir: &ImageDir, source: &mut Source) -> Result<(), Error> {
+    let image = dir.required("files.img", Kind::Files)?;
+    for record in image.records() {
+        let entry = FileEntry::read(&record?.message()?)?;
+        let Some(reg) = entry.reg else { continue };
+        let id = FileId(reg.id);
+        let file = OpenFile {
+            id,
+            path: ContainerPath::new(reg.name),
+            mount: reg.mnt_id.and_then(|id| u32::try_from(id).ok()).map(MountId),
+            flags: reg.flags.cast_signed(),
+            pos: reg.pos,
+            size: reg.size,
+            mode: reg.mode,
+            external: reg.ext.unwrap_or(false),
+        };
+        source.files.insert(id, file);
+    }
+    let remaps = dir.all::<RemapFilePathEntry>("remap-fpath.img", Kind::RemapFpath)?;
+    source.remapped = remaps.into_iter().map(|remap| FileId(remap.orig_id)).collect();
+    Ok(())
+}
+
+fn mount(entry: MntEntry) -> Mount {
+    let fs = match entry.fstype {
+        FSTYPE_CGROUP => FsType::Cgroup,
+        FSTYPE_CGROUP2 => FsType::Cgroup2,
+        other => FsType::Other(other),
+    };
+    Mount {
+        id: MountId(entry.mnt_id),
+        parent: MountId(entry.parent_mnt_id),
+        mount_point: ContainerPath::new(entry.mountpoint),
+        root: ContainerPath::new(entry.root),
+        fs,
+        options: lossy(&entry.options),
+        ext_key: entry.ext_key.as_ref().map(|key| lossy(key)),
+    }
+}
+
+/// One cgroup set. `cgns_prefix` is the length in bytes of the part of `path` that is above the container's cgroup
+/// namespace (`criu/cgroup.c`, `dump_sets`).
+fn cgroup_set(members: Vec<criu_image::views::CgMemberEntry>) -> CgroupSet {
+    let mut set = BTreeMap::new();
+    for member in members {
+        let path = lossy(&member.path);
+        let prefix = member.cgns_prefix.and_then(|length| path.get(..usize::try_from(length).ok()?));
+        let namespace_root = prefix.map(CgroupPath::new);
+        // v2 has no name in /proc/<pid>/cgroup; CRIU keeps it so.
+        let hierarchy = Hierarchy(lossy(&member.name));
+        set.insert(hierarchy, CgroupMember { path: CgroupPath::new(&path), namespace_root });
+    }
+    set
+}

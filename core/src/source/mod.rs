@@ -1,0 +1,186 @@
+//! What a checkpoint says: the image set and, when it was made through Restow, `source.json`.
+//!
+//! This is plain data. [`images`] fills it from an image directory, [`manifest`] is the part that only the dump could
+//! know. Everything here is untrusted input: it is bounded when read and never used as a path on the node.
+
+pub mod images;
+pub mod manifest;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::finding::Holder;
+use crate::ids::{CgroupPath, ContainerPath, FileId, FilesId, MountId, NsPid};
+
+pub use manifest::Manifest;
+
+/// A cgroup hierarchy, named as `/proc/<pid>/cgroup` and `cgroup.img` name it: empty for v2, else the controllers
+/// (`cpu,cpuacct`, `name=systemd`).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct Hierarchy(pub String);
+
+impl Hierarchy {
+    /// The unified (v2) hierarchy.
+    pub fn v2() -> Self {
+        Self(String::new())
+    }
+
+    /// Whether this is the unified hierarchy.
+    pub fn is_v2(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl std::fmt::Display for Hierarchy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.is_v2() { "cgroup2" } else { &self.0 })
+    }
+}
+
+/// File system of a mount, as far as the rules tell them apart (`enum fstype` of CRIU's `mnt.proto`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FsType {
+    /// A v1 hierarchy.
+    Cgroup,
+    /// The unified hierarchy.
+    Cgroup2,
+    /// Anything else, by CRIU's number.
+    Other(u32),
+}
+
+/// A mount of the container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// Its id, unique in the image set.
+    pub id: MountId,
+    /// The mount it sits on.
+    pub parent: MountId,
+    /// Where it sits.
+    pub mount_point: ContainerPath,
+    /// The part of the file system that is mounted; for cgroups as seen from inside the container.
+    pub root: ContainerPath,
+    /// Its file system.
+    pub fs: FsType,
+    /// For a v1 cgroup mount, its super block options, which name its controllers.
+    pub options: String,
+    /// The key under which the runtime must give a source at restore; `None` for what CRIU mounts by itself.
+    pub ext_key: Option<String>,
+}
+
+/// An open regular file, directory or symbolic link (CRIU's `REG`), one per open file description.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenFile {
+    /// Its id.
+    pub id: FileId,
+    /// Its path in the container.
+    pub path: ContainerPath,
+    /// The mount it was opened on; `None` for external files.
+    pub mount: Option<MountId>,
+    /// `open(2)` flags, as the kernel numbers them.
+    pub flags: i32,
+    /// Offset in bytes.
+    pub pos: u64,
+    /// Size in bytes at dump, which CRIU compares at restore.
+    pub size: Option<u64>,
+    /// `st_mode` at dump, which CRIU compares at restore.
+    pub mode: Option<u32>,
+    /// Whether the runtime must hand it in.
+    pub external: bool,
+}
+
+impl OpenFile {
+    /// Opened without write access.
+    pub fn read_only(&self) -> bool {
+        self.flags & libc::O_ACCMODE == libc::O_RDONLY
+    }
+
+    /// Opened for appending.
+    pub fn append(&self) -> bool {
+        self.flags & libc::O_APPEND != 0
+    }
+}
+
+/// A process of the container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    /// Its id in the container's pid namespace.
+    pub pid: NsPid,
+    /// Its descriptor table.
+    pub files: Option<FilesId>,
+    /// Index of its cgroup set in [`Source::cgroup_sets`].
+    pub cgroup_set: Option<u32>,
+}
+
+/// A task's place in one hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CgroupMember {
+    /// Where the task was, from the root of the cgroup namespace in which CRIU ran.
+    pub path: CgroupPath,
+    /// The root of the container's cgroup namespace, when it had one of its own.
+    pub namespace_root: Option<CgroupPath>,
+}
+
+/// A task's places in all hierarchies.
+pub type CgroupSet = BTreeMap<Hierarchy, CgroupMember>;
+
+/// A UTS namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UtsNamespace {
+    /// Its id in the image set: `utsns-<id>.img`.
+    pub id: u32,
+    /// Its host name.
+    pub name: String,
+}
+
+/// Everything a checkpoint says.
+#[derive(Debug, Clone, Default)]
+pub struct Source {
+    /// Processes, the container's init first.
+    pub tasks: Vec<Task>,
+    /// Mounts of the init's mount namespace, in the order of the image (parents first).
+    pub mounts: Vec<Mount>,
+    /// Open files by id.
+    pub files: BTreeMap<FileId, OpenFile>,
+    /// Who holds an open file, by id; sorted.
+    pub holders: BTreeMap<FileId, Vec<Holder>>,
+    /// Files in use without a descriptor: executables, mappings, working and root directories.
+    pub in_use: BTreeSet<FileId>,
+    /// Files that CRIU finds elsewhere than by their path (unlinked ones); their path is left alone.
+    pub remapped: BTreeSet<FileId>,
+    /// Cgroup sets by id.
+    pub cgroup_sets: BTreeMap<u32, CgroupSet>,
+    /// The init's UTS namespace, when the image set has one.
+    pub uts: Option<UtsNamespace>,
+    /// Whether CRIU saw the init in a cgroup namespace other than its own.
+    pub private_cgroup_namespace: bool,
+    /// What only the dump could know.
+    pub manifest: Option<Manifest>,
+}
+
+impl Source {
+    /// The cgroup of the container in each hierarchy: the root of its cgroup namespace where it had one, else where its
+    /// init was.
+    pub fn container_cgroups(&self) -> BTreeMap<Hierarchy, CgroupPath> {
+        let init = self.tasks.first().and_then(|task| task.cgroup_set).and_then(|id| self.cgroup_sets.get(&id));
+        if let Some(set) = init {
+            return set
+                .iter()
+                .map(|(hierarchy, member)| {
+                    (hierarchy.clone(), member.namespace_root.as_ref().unwrap_or(&member.path).clone())
+                })
+                .collect();
+        }
+        // CRIU leaves the sets out when every task was in CRIU's own cgroup.
+        self.manifest.as_ref().map(|manifest| manifest.cgroup.paths.clone()).unwrap_or_default()
+    }
+
+    /// The mount with this id.
+    pub fn mount(&self, id: MountId) -> Option<&Mount> {
+        self.mounts.iter().find(|mount| mount.id == id)
+    }
+
+    /// Who holds an open file.
+    pub fn holders_of(&self, id: FileId) -> &[Holder] {
+        self.holders.get(&id).map_or(&[], Vec::as_slice)
+    }
+}

@@ -1,0 +1,91 @@
+//! The edited images of a plan, in memory.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
+use criu_image::views::{FileEntry, MntEntry, UtsnsEntry, View};
+use criu_image::{Change, Kind};
+
+use super::Error;
+use crate::ids::{FileId, MountId};
+use crate::plan::{FileEdit, FilePlan, Plan};
+use crate::source::images::ImageDir;
+
+/// Every image that the plan changes, by name.
+pub(super) fn edited_images(images: &ImageDir, plan: &Plan) -> Result<BTreeMap<OsString, Vec<u8>>, Error> {
+    let mut edited = BTreeMap::new();
+    files(images, plan, &mut edited)?;
+    mounts(images, plan, &mut edited)?;
+    hostname(images, plan, &mut edited)?;
+    Ok(edited)
+}
+
+type Edited = BTreeMap<OsString, Vec<u8>>;
+
+fn files(images: &ImageDir, plan: &Plan, edited: &mut Edited) -> Result<(), Error> {
+    const NAME: &str = "files.img";
+    let changed = |file: &&FilePlan| file.new != file.old || file.edit != FileEdit::default();
+    let plans: BTreeMap<FileId, &FilePlan> = plan.files.iter().filter(changed).map(|file| (file.id, file)).collect();
+    if plans.is_empty() {
+        return Ok(());
+    }
+    let Some(image) = images.image(NAME, Kind::Files)? else { return Ok(()) };
+    let bytes = image.rewrite(|record| {
+        let mut message = record.message()?;
+        let mut entry = FileEntry::read(&message)?;
+        let Some(reg) = entry.reg.as_mut() else { return Ok(Change::Keep) };
+        let Some(file) = plans.get(&FileId(reg.id)) else { return Ok(Change::Keep) };
+        reg.name = file.new.as_path().into();
+        if file.edit.drop_size {
+            reg.size = None;
+        }
+        if file.edit.drop_mode {
+            reg.mode = None;
+        }
+        if let Some(pos) = file.edit.pos {
+            reg.pos = pos;
+        }
+        if file.edit.detach {
+            reg.mnt_id = None;
+            reg.build_id.clear();
+        }
+        entry.write_into(&mut message)?;
+        Ok(Change::Replace(message.encode()))
+    })?;
+    edited.insert(NAME.into(), bytes);
+    Ok(())
+}
+
+fn mounts(images: &ImageDir, plan: &Plan, edited: &mut Edited) -> Result<(), Error> {
+    if plan.dropped_mounts.is_empty() {
+        return Ok(());
+    }
+    for name in images.names()? {
+        let text = name.to_string_lossy();
+        if !(text.starts_with("mountpoints-") && text.ends_with(".img")) {
+            continue;
+        }
+        let Some(image) = images.image(&text, Kind::Mountpoints)? else { continue };
+        let bytes = image.rewrite(|record| {
+            let entry = MntEntry::read(&record.message()?)?;
+            Ok(if plan.dropped_mounts.contains(&MountId(entry.mnt_id)) { Change::Remove } else { Change::Keep })
+        })?;
+        edited.insert(name, bytes);
+    }
+    Ok(())
+}
+
+fn hostname(images: &ImageDir, plan: &Plan, edited: &mut Edited) -> Result<(), Error> {
+    let Some(hostname) = plan.hostname.as_ref().filter(|hostname| hostname.old != hostname.new) else { return Ok(()) };
+    let name = format!("utsns-{}.img", hostname.namespace);
+    let Some(image) = images.image(&name, Kind::Utsns)? else { return Ok(()) };
+    let bytes = image.rewrite(|record| {
+        let mut message = record.message()?;
+        let mut entry = UtsnsEntry::read(&message)?;
+        entry.nodename = hostname.new.clone().into();
+        entry.write_into(&mut message)?;
+        Ok(Change::Replace(message.encode()))
+    })?;
+    edited.insert(name.into(), bytes);
+    Ok(())
+}

@@ -1,0 +1,196 @@
+//! The staging directory: edited images beside links to all others.
+//!
+//! CRIU reads the image set from here. Memory pages (`pages-*.img`) are only ever linked: staging costs the same for
+//! 1 MiB and for 1 TiB of memory. The originals are never changed.
+//!
+//! Links are symbolic and *relative*: restored tasks open `core`, `mm`, `pagemap` and `pages` images after CRIU has
+//! switched to the container's root, where an absolute link leads into the container. A relative one is followed from
+//! the directory's own descriptor, which is still in the node's mount namespace.
+
+mod edit;
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::path::{Component, Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::plan::Plan;
+use crate::source::images::{self, ImageDir};
+
+/// Name of the lock inside a staging directory; while it is held, the directory is in use.
+const LOCK: &str = ".lock";
+
+/// Why staging failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An image could not be read or edited.
+    #[error(transparent)]
+    Image(#[from] images::Error),
+    /// Something on the node.
+    #[error("Cannot {action} {path}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Io { action, path: path.to_path_buf(), source }
+}
+
+/// A staging directory. It goes away with [`Staging::remove`]; one whose process died is collected by the next
+/// [`Staging::new`].
+#[derive(Debug)]
+pub struct Staging {
+    path: PathBuf,
+    lock: Flock<File>,
+}
+
+impl Staging {
+    /// Makes an empty staging directory below `root`, and removes those there that nobody uses any more.
+    ///
+    /// # Errors
+    /// When `root` cannot be made or written.
+    pub fn new(root: &Path) -> Result<Self, Error> {
+        // 0711: a user namespace's root must be able to walk through.
+        let mut builder = DirBuilder::new();
+        builder.recursive(true).mode(0o711).create(root).map_err(failed("make", root))?;
+        collect(root);
+        let root = root.canonicalize().map_err(failed("find", root))?;
+        let own = std::process::id();
+        for attempt in 0.. {
+            let path = root.join(format!("{own}.{attempt}"));
+            match DirBuilder::new().mode(0o711).create(&path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                Err(error) => return Err(failed("make", &path)(error)),
+            }
+            let lock_path = path.join(LOCK);
+            let file = File::options().create_new(true).write(true).mode(0o600).open(&lock_path);
+            let file = file.map_err(failed("make", &lock_path))?;
+            let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
+                .map_err(|(_, errno)| failed("lock", &lock_path)(errno.into()))?;
+            return Ok(Self { path, lock });
+        }
+        unreachable!("attempts do not end")
+    }
+
+    /// Fills it: edited images as files, everything else as links.
+    ///
+    /// # Errors
+    /// When an image cannot be edited or the directory cannot be written.
+    pub fn fill(&self, images: &ImageDir, plan: &Plan) -> Result<(), Error> {
+        let edited = edit::edited_images(images, plan)?;
+        let originals = images.path().canonicalize().map_err(failed("find", images.path()))?;
+        let back = relative(&self.path, &originals);
+        for name in images.names()? {
+            if edited.contains_key(&name) {
+                continue;
+            }
+            let here = self.path.join(&name);
+            let there = if name == images::PARENT { parent(&originals, &self.path)? } else { back.join(&name) };
+            symlink(&there, &here).map_err(failed("link", &here))?;
+        }
+        self.write(&edited)
+    }
+
+    fn write(&self, edited: &BTreeMap<std::ffi::OsString, Vec<u8>>) -> Result<(), Error> {
+        for (name, bytes) in edited {
+            let path = self.path.join(name);
+            let mut file = File::options().create_new(true).write(true).mode(0o600).open(&path);
+            file.as_mut()
+                .map_err(|error| io::Error::new(error.kind(), error.to_string()))
+                .and_then(|file| file.write_all(bytes))
+                .map_err(failed("write", &path))?;
+        }
+        Ok(())
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The lock's descriptor; whoever holds it keeps the directory.
+    pub fn lock(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
+    }
+
+    /// Removes it.
+    ///
+    /// # Errors
+    /// When something in it cannot be removed.
+    pub fn remove(self) -> Result<(), Error> {
+        fs::remove_dir_all(&self.path).map_err(failed("remove", &self.path))
+    }
+}
+
+/// Removes staging directories whose users are gone. Best effort: what cannot be removed now is tried again next time.
+fn collect(root: &Path) {
+    for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+        let lock_path = entry.path().join(LOCK);
+        // A directory without a lock is just being made, or was left in that instant: only old ones go.
+        let stale = match File::open(&lock_path) {
+            Ok(file) => Flock::lock(file, FlockArg::LockExclusiveNonblock).is_ok(),
+            Err(_) => entry.metadata().and_then(|meta| meta.modified()).is_ok_and(|time| {
+                time.elapsed().is_ok_and(|age| age > std::time::Duration::from_secs(60))
+            }),
+        };
+        if stale {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Where an image directory's `parent` link (the previous set of an incremental dump) leads, seen from `from`. CRIU
+/// wants it relative (`criu/image.c`, `open_parent`).
+fn parent(originals: &Path, from: &Path) -> Result<PathBuf, Error> {
+    let link = originals.join(images::PARENT);
+    let there = link.canonicalize().map_err(failed("follow", &link))?;
+    Ok(relative(from, &there))
+}
+
+/// The relative path that leads from directory `from` to `to`; both absolute and without links.
+fn relative(from: &Path, to: &Path) -> PathBuf {
+    let from: Vec<Component<'_>> = from.components().collect();
+    let to: Vec<Component<'_>> = to.components().collect();
+    let common = from.iter().zip(&to).take_while(|(a, b)| a == b).count();
+    let up = std::iter::repeat_n(Component::ParentDir, from.len() - common);
+    up.chain(to[common..].iter().copied()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_lead_from_one_directory_to_the_other() {
+        let path = |from: &str, to: &str| relative(Path::new(from), Path::new(to)).display().to_string();
+        assert_eq!(path("/run/restow/1.0", "/var/img"), "../../../var/img");
+        assert_eq!(path("/run/restow/1.0", "/run/img"), "../../img");
+        assert_eq!(path("/a", "/a"), "");
+    }
+
+    #[test]
+    fn a_directory_in_use_is_kept_and_an_abandoned_one_collected() {
+        let root = tempfile::tempdir().unwrap();
+        let used = Staging::new(root.path()).unwrap();
+        let left = Staging::new(root.path()).unwrap();
+        let left_path = left.path().to_path_buf();
+        drop(left);
+        let third = Staging::new(root.path()).unwrap();
+        assert!(used.path().exists());
+        assert!(!left_path.exists() || third.path() == left_path);
+        third.remove().unwrap();
+        used.remove().unwrap();
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,111 @@
+//! Where a checkpoint goes: the cgroup, mounts and host name of the new container, as plain data.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{CgroupPath, ContainerPath, HostPath};
+use crate::source::Hierarchy;
+
+/// Identity of a file: device and inode number, as `stat(2)` gives them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ObjectId {
+    /// `st_dev`.
+    pub dev: u64,
+    /// `st_ino`.
+    pub ino: u64,
+}
+
+/// What is at a path on the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileFact {
+    /// Which object it is.
+    pub id: ObjectId,
+    /// Size in bytes.
+    pub size: u64,
+    /// `st_mode`.
+    pub mode: u32,
+}
+
+/// A mount that the runtime gives CRIU a source for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetMount {
+    /// The key in the request (runc and crun use the mount point in the container).
+    pub key: String,
+    /// Where its content comes from.
+    pub source: HostPath,
+}
+
+/// A mount that the new container's OCI spec asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpecMount {
+    /// Where it shall be.
+    pub destination: ContainerPath,
+    /// Whether it is a bind mount, which CRIU will not make unless the old container had it.
+    pub bind: bool,
+}
+
+/// A cgroup file system mounted on the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CgroupMount {
+    /// Which hierarchy.
+    pub hierarchy: Hierarchy,
+    /// The cgroup that is mounted.
+    pub root: CgroupPath,
+    /// Where it is mounted.
+    pub mount_point: HostPath,
+}
+
+/// Where a checkpoint goes.
+#[derive(Debug, Clone, Default)]
+pub struct Target {
+    /// The new container's cgroup in each hierarchy, as the node sees it.
+    pub cgroups: BTreeMap<Hierarchy, CgroupPath>,
+    /// Cgroup file systems on the node.
+    pub cgroup_mounts: Vec<CgroupMount>,
+    /// External mounts of the request.
+    pub mounts: Vec<TargetMount>,
+    /// Mounts of the new container's spec.
+    pub spec_mounts: Vec<SpecMount>,
+    /// Host name of the new sandbox, when the container gets it from there.
+    pub hostname: Option<String>,
+    /// What is at the paths that [`crate::plan::lookups`] asked for; `None` for a path where nothing is.
+    pub files: BTreeMap<HostPath, Option<FileFact>>,
+}
+
+impl Target {
+    /// The source the runtime gives for an external mount.
+    pub fn mount(&self, key: &str) -> Option<&TargetMount> {
+        self.mounts.iter().find(|mount| mount.key == key)
+    }
+
+    /// The path on the node of a cgroup or of a file in one; `None` when no mount on the node shows it.
+    pub fn cgroup_path_on_host(&self, hierarchy: &Hierarchy, path: &CgroupPath) -> Option<HostPath> {
+        self.cgroup_mounts
+            .iter()
+            .filter(|mount| mount.hierarchy == *hierarchy)
+            .filter_map(|mount| path.strip(&mount.root).map(|rest| (mount, rest)))
+            .max_by_key(|(mount, _)| mount.root.depth())
+            .map(|(mount, rest)| mount.mount_point.join(rest))
+    }
+
+    /// The cgroup that a path on the node shows, when it is below a cgroup file system.
+    pub fn cgroup_at(&self, path: &HostPath) -> Option<(Hierarchy, CgroupPath)> {
+        self.cgroup_mounts
+            .iter()
+            .filter_map(|mount| path.strip(&mount.mount_point).map(|rest| (mount, rest)))
+            .max_by_key(|(mount, _)| mount.mount_point.depth())
+            .map(|(mount, rest)| (mount.hierarchy.clone(), mount.root.join(rest)))
+    }
+
+    /// What the lookups found at `path`: outer `None` when nobody looked.
+    pub fn fact(&self, path: &HostPath) -> Option<Option<FileFact>> {
+        self.files.get(path).copied()
+    }
+
+    /// Bind mounts of the spec for which the source container has no mount.
+    pub fn added_mounts<'a>(&'a self, known: &BTreeSet<&ContainerPath>) -> impl Iterator<Item = &'a SpecMount> {
+        let known = known.iter().map(|path| (*path).clone()).collect::<BTreeSet<_>>();
+        self.spec_mounts.iter().filter(move |mount| mount.bind && !known.contains(&mount.destination))
+    }
+}

@@ -1,0 +1,148 @@
+//! The restored tree compared with the plan, after everything is in place and before anything runs.
+//!
+//! Every mismatch is a blocker: the interposer vetoes the restore, CRIU kills the tree, and nothing of the old pod's
+//! state has been used by a running program.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use crate::finding::{Finding, Holder, Object, Rule};
+use crate::ids::{CgroupPath, ContainerPath, HostPid, NsPid};
+use crate::plan::{FilePlan, MountPlan, Plan};
+use crate::source::Hierarchy;
+use crate::target::ObjectId;
+
+/// What [`verify`] asks about a restored tree; [`crate::host::RestoredTree`] answers from `/proc`.
+pub trait Restored {
+    /// The processes, by their id inside the container.
+    fn tasks(&self) -> &BTreeMap<NsPid, HostPid>;
+    /// Which object a descriptor refers to.
+    ///
+    /// # Errors
+    /// When there is no such descriptor or process.
+    fn descriptor(&self, pid: HostPid, fd: u32) -> io::Result<ObjectId>;
+    /// A process's cgroups, as the node sees them.
+    ///
+    /// # Errors
+    /// When there is no such process.
+    fn cgroups(&self, pid: HostPid) -> io::Result<BTreeMap<Hierarchy, CgroupPath>>;
+    /// Which object is at a mount point.
+    ///
+    /// # Errors
+    /// When nothing is there.
+    fn mount_point(&self, path: &ContainerPath) -> io::Result<ObjectId>;
+    /// Whether the container's cgroup namespace is another than the node's.
+    ///
+    /// # Errors
+    /// When the container is gone.
+    fn own_cgroup_namespace(&self) -> io::Result<bool>;
+    /// The container's host name.
+    ///
+    /// # Errors
+    /// When the container is gone.
+    fn hostname(&self) -> io::Result<String>;
+}
+
+/// What [`verify`] compared, and what was not as planned.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Verdict {
+    /// Number of comparisons made.
+    pub compared: usize,
+    /// What differs, as blockers.
+    pub mismatches: Vec<Finding>,
+}
+
+impl Verdict {
+    fn check(&mut self, object: impl FnOnce() -> Object, wrong: Option<String>) {
+        self.compared += 1;
+        if let Some(text) = wrong {
+            self.mismatches.push(Finding::blocker(Rule::Verify, object(), text));
+        }
+    }
+}
+
+/// Compares the tree with the plan.
+pub fn verify(plan: &Plan, tree: &impl Restored) -> Verdict {
+    let mut verdict = Verdict::default();
+    for file in &plan.files {
+        descriptors(file, tree, &mut verdict);
+    }
+    for mount in &plan.mounts {
+        mount_point(mount, tree, &mut verdict);
+    }
+    cgroups(plan, tree, &mut verdict);
+    if let Some(hostname) = &plan.hostname {
+        let wrong = match tree.hostname() {
+            Ok(found) if found == hostname.new => None,
+            Ok(found) => Some(format!("it is {found} and should be {}", hostname.new)),
+            Err(error) => Some(format!("it cannot be read: {error}")),
+        };
+        verdict.check(|| Object::Hostname, wrong);
+    }
+    verdict
+}
+
+fn descriptors(file: &FilePlan, tree: &impl Restored, verdict: &mut Verdict) {
+    let Some(expected) = file.expect else { return };
+    for holder in &file.holders {
+        let wrong = match tree.tasks().get(&holder.pid) {
+            None => Some(format!("process {} is not there", holder.pid)),
+            Some(pid) => match tree.descriptor(*pid, holder.fd) {
+                Ok(found) if found == expected => None,
+                Ok(found) => Some(format!(
+                    "it refers to inode {} on device {:#x} and should refer to {} (inode {} on device {:#x})",
+                    found.ino,
+                    found.dev,
+                    file.new_object.as_deref().unwrap_or("the new file"),
+                    expected.ino,
+                    expected.dev
+                )),
+                Err(error) => Some(format!("it cannot be looked at: {error}")),
+            },
+        };
+        let holder: Holder = *holder;
+        verdict.check(|| Object::File { path: file.new.clone(), holders: vec![holder] }, wrong);
+    }
+}
+
+fn mount_point(mount: &MountPlan, tree: &impl Restored, verdict: &mut Verdict) {
+    let Some(expected) = mount.expect else { return };
+    let wrong = match tree.mount_point(&mount.mount_point) {
+        Ok(found) if found == expected => None,
+        Ok(_) => Some(format!("what is there is not {}", mount.source)),
+        Err(error) => Some(format!("it cannot be looked at: {error}")),
+    };
+    verdict.check(|| Object::Mount { mount_point: mount.mount_point.clone(), mnt_id: Some(mount.mnt_id) }, wrong);
+}
+
+fn cgroups(plan: &Plan, tree: &impl Restored, verdict: &mut Verdict) {
+    for (ns_pid, pid) in tree.tasks() {
+        let found = match tree.cgroups(*pid) {
+            Ok(found) => found,
+            Err(error) => {
+                verdict.check(|| Object::Process { pid: *ns_pid }, Some(format!("its cgroups cannot be read: {error}")));
+                continue;
+            }
+        };
+        for (hierarchy, container) in &plan.cgroup.container {
+            let placed = plan.cgroup.placements.iter().find(|p| p.pid == *ns_pid && p.hierarchy == *hierarchy);
+            let expected = placed.map_or(container, |placement| &placement.cgroup);
+            let wrong = match found.get(hierarchy) {
+                Some(path) if path == expected => None,
+                // CRIU put the task where its image says, below the container's cgroup.
+                Some(path) if plan.cgroup.by_criu && path.strip(container).is_some() => None,
+                Some(path) => Some(format!("it is in cgroup {path} ({hierarchy}) and should be in {expected}")),
+                None => Some(format!("it is in no cgroup of {hierarchy}")),
+            };
+            verdict.check(|| Object::Process { pid: *ns_pid }, wrong);
+        }
+    }
+    let wrong = match tree.own_cgroup_namespace() {
+        Ok(own) if own == plan.cgroup.private_namespace => None,
+        Ok(true) => Some("the container has a cgroup namespace of its own and had none".to_owned()),
+        Ok(false) => Some("the container has the node's cgroup namespace and had one of its own".to_owned()),
+        Err(error) => Some(format!("the cgroup namespace cannot be looked at: {error}")),
+    };
+    let path = plan.cgroup.container.get(&Hierarchy::v2()).cloned().unwrap_or_else(|| CgroupPath::new("/"));
+    verdict.check(|| Object::Cgroup { path }, wrong);
+}

@@ -1,0 +1,126 @@
+//! DUMP: write `source.json` into the image directory while the tree is frozen.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nix::unistd::{UnlinkatFlags, unlinkat};
+use restow::host;
+use restow::ids::HostPid;
+use restow::source::Manifest;
+use restow::source::manifest::{self, FILE_NAME, ManifestCgroup};
+
+use crate::journal::{Journal, replace};
+use crate::operation::{Operation, chain};
+use crate::relay::{Answer, Stage};
+use crate::rpc::Notification;
+
+/// Annotations with this prefix say which pod and container it was.
+const IDENTITY: &str = "io.kubernetes.";
+
+/// A dump that is ready to start.
+#[derive(Debug)]
+pub struct Dump {
+    init: HostPid,
+    runtime: String,
+    container: Option<String>,
+    identity: BTreeMap<String, String>,
+    images: OwnedFd,
+    journal: Journal,
+    written: bool,
+}
+
+impl Dump {
+    /// Prepares the dump.
+    ///
+    /// # Errors
+    /// In words, when the request names no process or descriptors run out.
+    pub fn prepare(operation: &mut Operation) -> Result<Self, String> {
+        Ok(Self {
+            init: operation.request.pid().map(HostPid).ok_or("The request names no process to dump")?,
+            runtime: operation.peer.runtime(),
+            container: operation.peer.container().map(str::to_owned),
+            identity: operation
+                .bundle
+                .annotations
+                .iter()
+                .filter(|(name, _)| name.starts_with(IDENTITY))
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect(),
+            images: operation.directories.images.try_clone().map_err(|error| chain(&error))?,
+            journal: operation.journal.try_clone().map_err(|error| chain(&error))?,
+            written: false,
+        })
+    }
+
+    /// Descriptors the relay needs.
+    pub fn descriptors(&self) -> Vec<RawFd> {
+        let mut fds = self.journal.descriptors();
+        fds.push(self.images.as_raw_fd());
+        fds
+    }
+
+    fn manifest(&self) -> io::Result<Manifest> {
+        let own = HostPid(nix::unistd::getpid().as_raw());
+        let uts = std::fs::File::open(format!("/proc/{}/ns/uts", self.init))?;
+        Ok(Manifest {
+            version: manifest::VERSION,
+            writer: concat!("restow ", env!("CARGO_PKG_VERSION")).to_owned(),
+            time: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+            kernel: host::kernel_release(),
+            runtime: self.runtime.clone(),
+            container: self.container.clone(),
+            identity: self.identity.clone(),
+            hostname: host::hostname_in(&uts)?,
+            cgroup: ManifestCgroup {
+                private_namespace: !host::share_namespace(self.init, own, "cgroup")?,
+                paths: host::cgroups(self.init)?,
+            },
+            mounts: host::recorded_mounts(self.init)?,
+        })
+    }
+
+    fn write(&mut self) -> Result<usize, String> {
+        let manifest = self.manifest().map_err(|error| format!("What the container is cannot be read: {error}"))?;
+        let bytes = manifest.to_bytes().map_err(|error| format!("{FILE_NAME} cannot hold what was read: {error}"))?;
+        replace(self.images.as_fd(), FILE_NAME, &bytes)
+            .map_err(|error| format!("{FILE_NAME} cannot be written to the image directory: {error}"))?;
+        self.written = true;
+        Ok(manifest.mounts.len())
+    }
+}
+
+impl Stage for Dump {
+    fn notified(&mut self, notification: &Notification) -> Answer {
+        if notification.script != "post-dump" {
+            return Answer::Forward;
+        }
+        match self.write() {
+            Ok(mounts) => {
+                self.journal.line(format_args!("{FILE_NAME}: {mounts} mounts recorded"));
+                Answer::Forward
+            }
+            // The container goes on running, and its owner learns now, not at the restore, that something is wrong.
+            Err(reason) => {
+                self.journal.line(format_args!("vetoed: {reason}"));
+                Answer::Veto(reason)
+            }
+        }
+    }
+
+    fn abandoned(&mut self) {}
+
+    fn result(&mut self, success: bool, veto: Option<&str>) {
+        if let Some(reason) = veto {
+            self.journal.refusal(reason);
+        }
+        if !success && self.written {
+            // Half an image set must not look like a whole one.
+            let _ = unlinkat(self.images.as_fd(), FILE_NAME, UnlinkatFlags::NoRemoveDir);
+        }
+        self.journal.line(if success { "dumped" } else { "not dumped" });
+    }
+
+    fn finished(&mut self) {}
+}

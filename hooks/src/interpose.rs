@@ -1,0 +1,187 @@
+//! Decides whether Restow has anything to do with a call of `criu`, and does it in the right order.
+
+// The socket arrives as a number on the command line; taking ownership of it is the one unsafe step.
+#![allow(unsafe_code)]
+
+use std::ffi::OsString;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use nix::sys::socket::{SockType, getsockopt, sockopt};
+use restow::ids::HostPid;
+use restow::policy::{self, Enable, NODE_CONFIG, NodeConfig, Policy};
+
+use crate::dump::Dump;
+use crate::helper;
+use crate::operation::{Directories, Operation, chain};
+use crate::peer::{Bundle, Peer};
+use crate::real_criu::RealCriu;
+use crate::relay::{Relay, Stage};
+use crate::restore::Restore;
+use crate::rpc::{self, Kind, Request};
+use crate::seqpacket::{self, Connection, Received};
+
+/// Exit status when there is no criu to run; what a shell uses for "command not found".
+const NOT_FOUND: u8 = 127;
+
+/// Names another file than [`NODE_CONFIG`].
+const CONFIG_VARIABLE: &str = "RESTOW_CONFIG";
+
+/// Runs as `criu` with these arguments (the program's name first). Returns only when something failed.
+pub fn run(args: &[OsString]) -> ExitCode {
+    let path = std::env::var_os(CONFIG_VARIABLE).map_or_else(|| PathBuf::from(NODE_CONFIG), PathBuf::from);
+    let config = NodeConfig::read(&path);
+    let configured = config.as_ref().ok().and_then(|config| config.criu.clone());
+    let real = match RealCriu::find(configured.as_deref()) {
+        Ok(real) => real,
+        Err(error) => {
+            eprintln!("restow: {}", chain(&error));
+            return ExitCode::from(NOT_FOUND);
+        }
+    };
+    if let Some(number) = service_socket(args) {
+        // SAFETY: the runtime handed the descriptor to this process, and nothing else here owns it.
+        let socket = unsafe { OwnedFd::from_raw_fd(number) };
+        if let Some(asked) = decide(&socket, config) {
+            return match Connection::new(socket) {
+                Ok(client) => work(args, &real, client, asked),
+                Err(_) => ExitCode::FAILURE,
+            };
+        }
+        // It belongs to the real criu now.
+        std::mem::forget(socket);
+    }
+    let error = real.exec(args);
+    eprintln!("restow: cannot run {}: {error}", real.path.display());
+    ExitCode::from(NOT_FOUND)
+}
+
+/// The descriptor in `criu [options] swrk N`, when it is a socket of the right kind.
+fn service_socket(args: &[OsString]) -> Option<RawFd> {
+    let at = args.iter().position(|arg| arg == "swrk")?;
+    let number: RawFd = args.get(at + 1)?.to_str()?.parse().ok()?;
+    if number < 0 {
+        return None;
+    }
+    // SAFETY: used for this one question only; a closed descriptor gives an error.
+    let socket = unsafe { BorrowedFd::borrow_raw(number) };
+    (getsockopt(&socket, sockopt::SockType) == Ok(SockType::SeqPacket)).then_some(number)
+}
+
+/// What Restow was asked to do.
+struct Asked {
+    kind: Kind,
+    peer: Peer,
+    bundle: Bundle,
+    /// What pod and node ask for, or why that cannot be used.
+    policy: Result<Policy, String>,
+}
+
+/// Reads the request without taking it, and the bundle's annotations. `None`: this call is passed through. So is
+/// whatever cannot be found out: only a container that asked for Restow can be failed by it.
+fn decide(socket: &OwnedFd, config: Result<NodeConfig, policy::Error>) -> Option<Asked> {
+    let request = seqpacket::peek(socket.as_fd()).ok()?;
+    let kind = rpc::kind(&request).filter(|kind| [Kind::DUMP, Kind::RESTORE].contains(kind))?;
+    let peer = Peer::of(socket).ok()?;
+    let dir = match kind {
+        Kind::RESTORE => peer.restore_bundle(),
+        // Without a pid CRIU dumps its client: that is not a container's dump.
+        _ => peer.dump_bundle(HostPid(Request::parse(&request).ok()?.pid()?))?,
+    };
+    let only_annotated = config.as_ref().map_or(true, |config| config.enable == Enable::Annotated);
+    let bundle = Bundle::read(&dir, only_annotated).ok()??;
+    let policy = match config {
+        Ok(config) => config.policy_for(&bundle.annotations).transpose()?.map_err(|error| chain(&error)),
+        Err(error) => {
+            // An unusable configuration concerns only those who asked for Restow.
+            NodeConfig::default().policy_for(&bundle.annotations).transpose()?.and(Err(error)).map_err(|e| chain(&e))
+        }
+    };
+    Some(Asked { kind, peer, bundle, policy })
+}
+
+/// Takes the request and works on it. Returns only when something failed.
+fn work(args: &[OsString], real: &RealCriu, client: Connection, asked: Asked) -> ExitCode {
+    // A client that is gone before its request was taken needs no answer.
+    let Ok(Received::Message(bytes, _)) = client.receive() else { return ExitCode::FAILURE };
+    let Asked { kind, peer, bundle, policy } = asked;
+    let opened = Request::parse(&bytes)
+        .map_err(|error| format!("The request cannot be understood: {error}"))
+        .and_then(|request| Ok((Directories::open(&request, &peer)?, request)))
+        .and_then(|(directories, request)| Ok((directories.journal(&request, kind)?, directories, request)));
+    let (journal, directories, request) = match opened {
+        Ok(opened) => opened,
+        Err(reason) => {
+            // There is no directory to log to.
+            eprintln!("restow: {reason}");
+            let _ = client.send(&rpc::failure(kind, &reason), &[]);
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut operation = Operation { kind, client, peer, bundle, request, directories, journal };
+    let started = policy.and_then(|policy| match kind {
+        Kind::DUMP => {
+            let stage = Dump::prepare(&mut operation)?;
+            let fds = stage.descriptors();
+            launch(args, real, &mut operation, stage, &fds, |_, _| {}, |_| Ok(()))
+        }
+        _ => {
+            let stage = Restore::prepare(&mut operation, &policy)?;
+            let fds = stage.descriptors();
+            launch(args, real, &mut operation, stage, &fds, Restore::begin, Restore::enter_cgroup)
+        }
+    });
+    if let Err(reason) = started {
+        operation.refuse(&reason);
+    }
+    ExitCode::FAILURE
+}
+
+/// Starts the relay and becomes the real criu. An error means that nothing was started; when it returns otherwise, the
+/// relay has told the client what went wrong.
+fn launch<S: Stage>(
+    args: &[OsString],
+    real: &RealCriu,
+    operation: &mut Operation,
+    mut stage: S,
+    stage_fds: &[RawFd],
+    begin: impl FnOnce(&mut S, HostPid),
+    enter: impl FnOnce(&S) -> Result<(), String>,
+) -> Result<(), String> {
+    let client_notified = operation.request.notifies();
+    operation.directories.renumber(&mut operation.request);
+    operation.request.notify();
+    let request = operation.request.clone().encode();
+    let mut keep = operation.directories.descriptors();
+    keep.push(operation.client.as_fd().as_raw_fd());
+    keep.extend(stage_fds);
+    let criu = helper::start(&keep, |criu| {
+        // If it cannot be sent, criu reads the end and leaves, and the relay says so.
+        let _ = criu.send(&request, &[]);
+        begin(&mut stage, operation.peer.pid);
+        let (client, kind) = (&operation.client, operation.kind);
+        let _ = Relay { client, criu: &criu, kind, client_notified, stage: &mut stage }.run();
+        helper::leave(0)
+    });
+    let criu = match criu {
+        Ok(criu) => criu,
+        Err(error) => {
+            stage.finished();
+            return Err(format!("The relay process cannot be started: {error}"));
+        }
+    };
+    let failed = match enter(&stage) {
+        Ok(()) => match operation.client.become_other(&criu) {
+            Ok(()) => format!("{} cannot be run: {}", real.path.display(), real.exec(args)),
+            Err(error) => format!("The socket cannot be passed on: {error}"),
+        },
+        Err(reason) => reason,
+    };
+    operation.journal.refusal(&failed);
+    // From here the relay takes this process for criu.
+    if let Ok(connection) = Connection::new(criu) {
+        let _ = connection.send(&rpc::failure(operation.kind, &failed), &[]);
+    }
+    Ok(())
+}

@@ -1,0 +1,119 @@
+//! What operators read: `restow.log` beside CRIU's log, and a line in CRIU's log itself where a runtime quotes it.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nix::fcntl::{OFlag, openat, renameat};
+use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+/// Name of our log in the work directory.
+pub const LOG: &str = "restow.log";
+
+/// Writes to the logs of one operation. Logging never fails an operation: where nothing can be written, nothing is.
+#[derive(Debug)]
+pub struct Journal {
+    work_dir: OwnedFd,
+    log: Option<File>,
+    criu_log: String,
+}
+
+impl Journal {
+    /// Opens the log in `work_dir`, appending to what earlier operations wrote. `criu_log` is the name of CRIU's.
+    ///
+    /// # Errors
+    /// When descriptors run out.
+    pub fn open(work_dir: &OwnedFd, criu_log: &str) -> io::Result<Self> {
+        let work_dir = work_dir.try_clone()?;
+        let log = append(&work_dir, LOG);
+        Ok(Self { work_dir, log, criu_log: criu_log.to_owned() })
+    }
+
+    /// The numbers of the descriptors it writes through.
+    pub fn descriptors(&self) -> Vec<RawFd> {
+        let log = self.log.as_ref().map(AsRawFd::as_raw_fd);
+        [Some(self.work_dir.as_raw_fd()), log].into_iter().flatten().collect()
+    }
+
+    /// Writes a file beside the logs so that it is there whole or not at all.
+    ///
+    /// # Errors
+    /// When the directory cannot be written.
+    pub fn attach(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        replace(self.work_dir.as_fd(), name, bytes)
+    }
+
+    /// A second one for the same logs.
+    ///
+    /// # Errors
+    /// When descriptors run out.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Self::open(&self.work_dir, &self.criu_log)
+    }
+
+    /// One line, with the time.
+    pub fn line(&mut self, text: impl std::fmt::Display) {
+        let Some(log) = &mut self.log else { return };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        // One write, so that lines of two processes do not mix.
+        let _ = log.write_all(format!("{}.{:03} {text}\n", now.as_secs(), now.subsec_millis()).as_bytes());
+    }
+
+    /// Why the operation failed: also at the end of CRIU's log, in CRIU's form. runc (>= 1.3) and crun (>= 1.28) show
+    /// lines with `Error` from there, and show no `cr_errmsg`.
+    pub fn refusal(&mut self, text: &str) {
+        self.line(format_args!("refused: {text}"));
+        if let Some(mut log) = append(&self.work_dir, &self.criu_log) {
+            let _ = log.write_all(format!("Error (restow): {text}\n").as_bytes());
+        }
+    }
+}
+
+fn append(dir: &OwnedFd, name: &str) -> Option<File> {
+    let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    openat(dir.as_fd(), name, flags, Mode::from_bits_truncate(0o600)).ok().map(File::from)
+}
+
+/// Writes a file in `dir` so that it is there whole or not at all.
+///
+/// # Errors
+/// When the directory cannot be written.
+pub fn replace(dir: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let temporary = format!(".{name}.{}", std::process::id());
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let file = openat(dir, temporary.as_str(), flags, Mode::from_bits_truncate(0o600))?;
+    let written = File::from(file).write_all(bytes).and_then(|()| {
+        Ok(renameat(dir, temporary.as_str(), dir, name)?)
+    });
+    if written.is_err() {
+        let _ = unlinkat(dir, temporary.as_str(), UnlinkatFlags::NoRemoveDir);
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_in_both_logs_after_what_was_there() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("restore.log"), "(00.1) criu was here\n").unwrap();
+        let mut journal = Journal::open(&File::open(dir.path()).unwrap().into(), "restore.log").unwrap();
+        journal.line("plan: 2 files");
+        journal.refusal("mount /data is in use");
+        let ours = std::fs::read_to_string(dir.path().join(LOG)).unwrap();
+        assert!(ours.contains("plan: 2 files\n") && ours.contains("refused: mount /data is in use\n"), "{ours}");
+        let criu = std::fs::read_to_string(dir.path().join("restore.log")).unwrap();
+        assert_eq!(criu, "(00.1) criu was here\nError (restow): mount /data is in use\n");
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_written_stops_nothing() {
+        let mut journal = Journal::open(&File::open("/proc/self").unwrap().into(), "restore.log").unwrap();
+        journal.line("unheard");
+        journal.refusal("unheard");
+    }
+}

@@ -1,0 +1,228 @@
+//! The relay between the runtime and the real criu, for one DUMP or RESTORE.
+//!
+//! ```text
+//!             client (runc, crun, podman)            relay                         criu
+//!   DUMP'                                              │ ───── request, rewritten ───▶ │
+//!                              ◀── NOTIFY pre-dump ─── │ ◀──────── NOTIFY ──────────── │
+//!                              ─── reply ────────────▶ │ ───────── reply ────────────▶ │
+//!                              ◀── NOTIFY post-dump ── │ ◀──────── NOTIFY ──────────── │  stage sees it first
+//!                              ◀── DUMP, success ───── │ ◀──────── result ──────────── │
+//!   RESTORE'                   ◀── pre-restore … ───── │                               │
+//!                              ◀── setup-namespaces ── │  pid of the restored init     │
+//!                              ◀── post-restore ────── │  stage verifies, or vetoes    │
+//!                              ◀── pre-resume ──────── │  from post-restore's reply on: bytes only
+//!                              ◀── RESTORE, success ── │                               │
+//! ```
+//!
+//! Rules:
+//!
+//! * Every packet goes on whole, with its descriptors, in both directions, unless a rule below says otherwise.
+//! * A notification the client did not ask for (the relay did, for itself) is answered here and not shown to it.
+//! * The stage hears of a notification before the client does. Its veto is told to criu as a failed reply; the client
+//!   only sees the failed result, with the reason in `cr_errmsg`.
+//! * Before `post-restore` goes to the client, criu must still be there: a runtime that has seen it lists the container
+//!   as running.
+//! * The end of one side is passed on as a half-close of the other. Runtimes half-close when they have nothing more to
+//!   say and go on reading.
+//! * criu gone without a result: the client gets a failed one, and a tree that was never resumed is killed, because
+//!   criu cannot do it any more.
+//! * Once `post-restore` is answered, the stage is not called again: a relay that died then would leave a running
+//!   container its runtime does not know.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::rpc::{self, Kind, Notification, Response};
+use crate::seqpacket::{Connection, Received};
+
+/// What happens with a notification.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// It goes on to the client, or is answered with success when the client did not ask for it.
+    Forward,
+    /// criu is told that it failed, for this reason.
+    Veto(String),
+}
+
+/// What Restow does during an operation.
+pub trait Stage {
+    /// A notification came from criu; the tree stands still until this returns.
+    fn notified(&mut self, notification: &Notification) -> Answer;
+
+    /// criu is gone without a result, and the tree it was restoring, if any, has never run.
+    fn abandoned(&mut self);
+
+    /// The result is known and the client is about to hear of it: criu's own result (failure when it gave none), and
+    /// the reason of the stage's veto if it made one.
+    fn result(&mut self, success: bool, veto: Option<&str>);
+
+    /// criu has ended; nothing uses what was prepared for it any more.
+    fn finished(&mut self);
+}
+
+/// How the relay ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// criu gave a result: whether it was success.
+    Result(bool),
+    /// criu went away without one.
+    Abandoned,
+}
+
+/// One running relay.
+pub struct Relay<'a, S> {
+    /// The runtime.
+    pub client: &'a Connection,
+    /// The real criu.
+    pub criu: &'a Connection,
+    /// What the client asked for.
+    pub kind: Kind,
+    /// Whether the client asked for notifications itself.
+    pub client_notified: bool,
+    /// What Restow does.
+    pub stage: &'a mut S,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    client_ended: bool,
+    criu_ended: bool,
+    /// criu's result, once it was seen.
+    result: Option<bool>,
+    /// The stage's reason, once it vetoed.
+    veto: Option<String>,
+    /// `post-restore` was answered with success.
+    committed: bool,
+    /// `pre-resume` was seen: the tree may be running.
+    resumed: bool,
+}
+
+impl<S: Stage> Relay<'_, S> {
+    /// Relays until criu has closed its side.
+    ///
+    /// # Errors
+    /// When waiting for the sockets fails; what can fail because one side died is dealt with, not returned.
+    pub fn run(mut self) -> io::Result<Outcome> {
+        let mut state = State::default();
+        while !state.criu_ended {
+            let (from_client, from_criu) = self.wait(&state)?;
+            // criu first: its result must not be lost behind a dead client.
+            if from_criu {
+                self.from_criu(&mut state);
+            } else if from_client {
+                self.from_client(&mut state);
+            }
+        }
+        if state.result.is_none() {
+            self.abandoned(&state);
+        }
+        self.client.finish();
+        self.stage.finished();
+        Ok(state.result.map_or(Outcome::Abandoned, Outcome::Result))
+    }
+
+    /// Waits until a side that has not ended can be read.
+    fn wait(&self, state: &State) -> io::Result<(bool, bool)> {
+        let interest = PollFlags::POLLIN | PollFlags::POLLRDHUP;
+        let mut fds = vec![PollFd::new(self.criu.as_fd(), interest)];
+        if !state.client_ended {
+            fds.push(PollFd::new(self.client.as_fd(), interest));
+        }
+        loop {
+            match poll(&mut fds, PollTimeout::NONE) {
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+                Ok(_) => break,
+            }
+        }
+        let ready = |index: usize| fds.get(index).and_then(PollFd::any).unwrap_or(false);
+        Ok((ready(1), ready(0)))
+    }
+
+    fn from_client(&self, state: &mut State) {
+        match self.client.receive() {
+            // A failed forward means criu is gone, which its own side will show.
+            Ok(Received::Message(bytes, fds)) => drop(self.criu.send(&bytes, &borrow(&fds))),
+            Ok(Received::End) | Err(_) => {
+                state.client_ended = true;
+                self.criu.finish();
+            }
+        }
+    }
+
+    fn from_criu(&mut self, state: &mut State) {
+        let (bytes, fds) = match self.criu.receive() {
+            Ok(Received::Message(bytes, fds)) => (bytes, fds),
+            Ok(Received::End) | Err(_) => {
+                state.criu_ended = true;
+                return;
+            }
+        };
+        // What cannot be parsed is not ours to judge.
+        match Response::parse(&bytes) {
+            Ok(Response { notification: Some(notification), .. }) => self.notification(&notification, &bytes, &fds, state),
+            Ok(Response { kind, success, .. }) if kind == self.kind => {
+                state.result = Some(success);
+                self.stage.result(success, state.veto.as_deref());
+                let explained = match &state.veto {
+                    Some(reason) if !success => rpc::with_error(&bytes, reason).unwrap_or(bytes),
+                    _ => bytes,
+                };
+                self.to_client(&explained, &fds);
+            }
+            _ => self.to_client(&bytes, &fds),
+        }
+    }
+
+    fn notification(&mut self, notification: &Notification, bytes: &[u8], fds: &[OwnedFd], state: &mut State) {
+        let script = notification.script.as_str();
+        state.resumed |= script == "pre-resume";
+        if !state.committed && state.veto.is_none() {
+            let mut answer = self.stage.notified(notification);
+            if answer == Answer::Forward && script == "post-restore" && hung_up(self.criu.as_fd()) {
+                answer = Answer::Veto("criu went away while the restored tree was checked".into());
+            }
+            if let Answer::Veto(reason) = answer {
+                state.veto = Some(reason);
+                // If criu is gone, its side shows it next.
+                let _ = self.criu.send(&rpc::notify_reply(false), &[]);
+                return;
+            }
+        }
+        state.committed |= script == "post-restore";
+        if self.client_notified {
+            if !self.to_client(bytes, fds) {
+                // Nobody is left to answer; without an answer criu gives up, as it would without us.
+                self.criu.finish();
+            }
+        } else {
+            let _ = self.criu.send(&rpc::notify_reply(true), &[]);
+        }
+    }
+
+    fn to_client(&self, bytes: &[u8], fds: &[OwnedFd]) -> bool {
+        self.client.send(bytes, &borrow(fds)).is_ok()
+    }
+
+    fn abandoned(&mut self, state: &State) {
+        if !state.resumed {
+            self.stage.abandoned();
+        }
+        self.stage.result(false, state.veto.as_deref());
+        let reason = state.veto.as_deref().unwrap_or("criu ended without a result; its log has its last words");
+        self.to_client(&rpc::failure(self.kind, reason), &[]);
+    }
+}
+
+fn borrow(fds: &[OwnedFd]) -> Vec<BorrowedFd<'_>> {
+    fds.iter().map(AsFd::as_fd).collect()
+}
+
+/// Whether the other side has closed both directions.
+fn hung_up(fd: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::new(fd, PollFlags::empty())];
+    poll(&mut fds, PollTimeout::ZERO).is_ok() && fds[0].revents().is_some_and(|seen| seen.contains(PollFlags::POLLHUP))
+}

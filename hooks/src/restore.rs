@@ -1,0 +1,244 @@
+//! RESTORE: plan, stage and rewrite the request before the real criu starts; place, verify and clean up from the relay.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::path::Path;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use restow::finding::Finding;
+use restow::host::{self, RestoredTree, cgroup};
+use restow::ids::HostPid;
+use restow::plan::{self, Plan};
+use restow::source::Source;
+use restow::source::images::ImageDir;
+use restow::stage::Staging;
+use restow::target::Target;
+use restow::verify::{Restored, verify};
+
+use crate::journal::Journal;
+use crate::operation::{Operation, chain};
+use crate::pidfd::PidFd;
+use crate::relay::{Answer, Stage};
+use crate::rpc::{CgroupMode, Notification};
+
+/// Where staging directories are made.
+const STAGING_ROOT: &str = "/run/restow/staging";
+
+/// Name of the plan in the work directory.
+pub const PLAN: &str = "restow-plan.json";
+
+/// More findings than this go to the log only.
+const SHOWN_FINDINGS: usize = 8;
+
+/// A restore that is ready to start.
+#[derive(Debug)]
+pub struct Restore {
+    target: Target,
+    plan: Plan,
+    staging: Option<Staging>,
+    init: Option<(HostPid, PidFd)>,
+    journal: Journal,
+}
+
+impl Restore {
+    /// Plans and stages the restore and rewrites the request.
+    ///
+    /// # Errors
+    /// In words, when it is not possible; nothing is left behind.
+    pub fn prepare(operation: &mut Operation) -> Result<Self, String> {
+        let words = |error: &dyn std::error::Error| chain(error);
+        let images = operation.directories.images.try_clone().map_err(|error| words(&error))?;
+        let images = ImageDir::open(images).map_err(|error| words(&error))?;
+        let source = Source::read(&images).map_err(|error| words(&error))?;
+        let mut target = target(operation)?;
+        let journal = operation.journal.try_clone().map_err(|error| words(&error))?;
+        for lookup in plan::lookups(&source, &target) {
+            let fact = host::look_up(&lookup).map_err(|error| format!("Cannot look at {}: {error}", lookup.path()))?;
+            target.files.insert(lookup.path(), fact);
+        }
+        let plan = plan::plan(&source, &target, &operation.policy);
+        for finding in &plan.findings {
+            operation.journal.line(finding);
+        }
+        if !plan.possible() {
+            return Err(list("The restore is not possible", plan.blockers()));
+        }
+        let staging = Staging::new(Path::new(STAGING_ROOT)).map_err(|error| words(&error))?;
+        let filled = staging.fill(&images, &plan).map_err(|error| words(&error)).and_then(|()| {
+            let made = cgroup::make_sub_cgroups(&plan.cgroup.placements, &target);
+            made.map_err(|error| format!("Cannot make a sub-cgroup of the container: {error}"))
+        });
+        let staged = filled.and_then(|()| {
+            let dir = std::fs::File::open(staging.path());
+            dir.map_err(|error| format!("Cannot open {}: {error}", staging.path().display()))
+        });
+        match staged {
+            Ok(dir) => operation.directories.images = dir.into(),
+            Err(reason) => {
+                let _ = staging.remove();
+                return Err(reason);
+            }
+        }
+        if plan.cgroup.by_criu {
+            operation.request.set_cgroups(CgroupMode::Soft, target.cgroups.iter().filter(|(_, path)| !path.is_root()));
+        } else {
+            operation.request.set_cgroups(CgroupMode::Ignore, []);
+        }
+        Ok(Self { target, plan, staging: Some(staging), init: None, journal })
+    }
+
+    /// Descriptors the relay needs.
+    pub fn descriptors(&self) -> Vec<RawFd> {
+        let mut fds = self.journal.descriptors();
+        fds.extend(self.staging.as_ref().map(|staging| staging.lock().as_raw_fd()));
+        fds
+    }
+
+    /// Brings this process, which becomes criu and the parent of the restored tree, to the new container's cgroup.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn enter_cgroup(&self) -> Result<(), String> {
+        let own = HostPid(nix::unistd::getpid().as_raw());
+        cgroup::move_process(own, &self.plan.cgroup.container, &self.target)
+            .map_err(|error| format!("Cannot enter the new container's cgroup: {error}"))?;
+        if self.plan.cgroup.private_namespace && !self.plan.cgroup.by_criu {
+            cgroup::unshare_namespace()
+                .map_err(|error| format!("Cannot give the container a cgroup namespace of its own: {error}"))?;
+        }
+        Ok(())
+    }
+
+    /// What the relay does first, while criu starts.
+    pub fn begin(&mut self, peer: HostPid) {
+        self.leave_container_cgroup(peer);
+        let bytes = serde_json::to_vec_pretty(&self.plan).unwrap_or_default();
+        if let Err(error) = self.journal.attach(PLAN, &bytes) {
+            self.journal.line(format_args!("{PLAN} cannot be written: {error}"));
+        }
+    }
+
+    /// The relay goes to the runtime's cgroup: in the container's it would count against its limits and die with it.
+    fn leave_container_cgroup(&mut self, peer: HostPid) {
+        let own = HostPid(nix::unistd::getpid().as_raw());
+        let moved = host::cgroups(peer).and_then(|cgroups| cgroup::move_process(own, &cgroups, &self.target));
+        if let Err(error) = moved {
+            self.journal.line(format_args!("the relay stays in the container's cgroup: {error}"));
+        }
+    }
+
+    fn post_restore(&mut self, init: HostPid) -> Result<usize, String> {
+        let tree = RestoredTree::of(init).map_err(|error| format!("The restored tree cannot be looked at: {error}"))?;
+        if !self.plan.cgroup.by_criu {
+            cgroup::place(&self.plan.cgroup.placements, tree.tasks(), &self.target)
+                .map_err(|error| format!("A restored process cannot be moved to its sub-cgroup: {error}"))?;
+        }
+        let verdict = verify(&self.plan, &tree);
+        for mismatch in &verdict.mismatches {
+            self.journal.line(mismatch);
+        }
+        if verdict.mismatches.is_empty() {
+            return Ok(verdict.compared);
+        }
+        Err(list("The restored container is not as planned, and was stopped before it ran", verdict.mismatches.iter()))
+    }
+}
+
+impl Stage for Restore {
+    fn notified(&mut self, notification: &Notification) -> Answer {
+        if let Some(pid) = notification.pid {
+            self.init = PidFd::open(pid).ok().map(|fd| (HostPid(pid), fd));
+        }
+        if notification.script != "post-restore" {
+            return Answer::Forward;
+        }
+        let Some(init) = self.init.as_ref().map(|(pid, _)| *pid) else {
+            return Answer::Veto("criu did not say which process it restored".into());
+        };
+        match self.post_restore(init) {
+            Ok(compared) => {
+                self.journal.line(format_args!("verified: {compared} comparisons with /proc, all as planned"));
+                Answer::Forward
+            }
+            Err(reason) => {
+                self.journal.line(format_args!("vetoed: {reason}"));
+                Answer::Veto(reason)
+            }
+        }
+    }
+
+    fn abandoned(&mut self) {
+        let Some((init, pidfd)) = &self.init else { return };
+        if !pidfd.alive() {
+            return;
+        }
+        // criu would have killed the tree. The init's end is the end of its pid namespace; a tree without one has to be
+        // ended process by process.
+        let tree = RestoredTree::of(*init).map(|tree| tree.tasks().values().copied().collect::<Vec<_>>());
+        let _ = pidfd.kill();
+        for pid in tree.unwrap_or_default() {
+            let _ = kill(Pid::from_raw(pid.0), Signal::SIGKILL);
+        }
+        self.journal.line("criu is gone: what it had restored so far was killed");
+    }
+
+    fn result(&mut self, success: bool, veto: Option<&str>) {
+        if let Some(reason) = veto {
+            // criu has said all it has to say, so this is where a runtime that quotes its log finds it.
+            self.journal.refusal(reason);
+        }
+        self.journal.line(if success { "restored" } else { "not restored" });
+    }
+
+    fn finished(&mut self) {
+        if let Some(Err(error)) = self.staging.take().map(Staging::remove) {
+            self.journal.line(format_args!("{}; it is collected at the next restore", chain(&error)));
+        }
+    }
+}
+
+/// Findings in one text.
+fn list<'a>(what: &str, findings: impl Iterator<Item = &'a Finding>) -> String {
+    let all: Vec<String> = findings.map(|finding| format!("{}: {}", finding.object, finding.text)).collect();
+    let shown = all[..all.len().min(SHOWN_FINDINGS)].join("; ");
+    match all.len().saturating_sub(SHOWN_FINDINGS) {
+        0 => format!("{what}: {shown}"),
+        more => format!("{what}: {shown}; and {more} more in {}", crate::journal::LOG),
+    }
+}
+
+/// Where the container goes, as the request, the bundle and `/proc` say.
+fn target(operation: &Operation) -> Result<Target, String> {
+    let own = HostPid(nix::unistd::getpid().as_raw());
+    let words = |what: &str| move |error: io::Error| format!("Cannot read the {what}: {error}");
+    let mut cgroups = host::cgroups(own).map_err(words("cgroups of this process"))?;
+    let known = cgroups.clone();
+    let mounts = host::mountinfo(own).map_err(words("mounts of the node"))?;
+    let cgroup_mounts = host::cgroup_mounts(&mounts, known.keys());
+    let bad = |error| format!("The request cannot be understood: {error}");
+    let mut target = Target { cgroup_mounts, ..Target::default() };
+    // runc has moved this process to the container's cgroup already; crun only names it.
+    if host::cgroups(operation.peer.pid).is_ok_and(|peer| peer == cgroups) {
+        for (hierarchy, root) in operation.request.cgroup_roots().map_err(bad)? {
+            for (known, path) in &mut cgroups {
+                let meant = hierarchy.as_ref().is_none_or(|hierarchy| hierarchy == known);
+                let exists = target.cgroup_path_on_host(known, &root).is_some_and(|dir| dir.as_path().is_dir());
+                if meant && exists {
+                    *path = root.clone();
+                }
+            }
+        }
+    }
+    target.cgroups = cgroups;
+    target.mounts = operation.request.external_mounts().map_err(bad)?;
+    target.spec_mounts.clone_from(&operation.bundle.mounts);
+    target.hostname = match operation.request.joined_namespace("uts").map_err(bad)? {
+        Some(path) => {
+            let what = format!("host name of the new pod ({})", path.display());
+            Some(std::fs::File::open(&path).and_then(|file| host::hostname_in(&file)).map_err(words(&what))?)
+        }
+        None => operation.bundle.hostname.clone(),
+    };
+    Ok(target)
+}
