@@ -9,11 +9,9 @@
 #![allow(unsafe_code)]
 
 use std::collections::BTreeSet;
-use std::convert::Infallible;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::process;
 
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid};
@@ -27,7 +25,7 @@ use crate::seqpacket::{Connection, Received};
 ///
 /// # Errors
 /// When processes or descriptors run out, or the helper died before it was ready.
-pub fn start(keep: &[RawFd], work: impl FnOnce(Connection) -> Infallible) -> io::Result<OwnedFd> {
+pub fn start(keep: &[RawFd], work: impl FnOnce(Connection)) -> io::Result<OwnedFd> {
     let (here, there) = Connection::pair()?;
     // SAFETY: this process has one thread, so the child may do whatever it could.
     match unsafe { fork() }? {
@@ -48,9 +46,10 @@ pub fn start(keep: &[RawFd], work: impl FnOnce(Connection) -> Infallible) -> io:
             }
             drop(here);
             match become_helper(there, keep) {
-                Ok(connection) => match work(connection) {},
+                Ok(connection) => work(connection),
                 Err(_) => leave(1),
             }
+            leave(0)
         }
     }
 }
@@ -112,7 +111,6 @@ mod tests {
             let link = std::fs::read_link(format!("/proc/self/fd/{number}")).unwrap_or_default();
             let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
             let _ = connection.send(format!("{} {open}", link.display()).as_bytes(), &[]);
-            leave(0)
         })
         .unwrap();
         let criu = Connection::new(criu).unwrap();

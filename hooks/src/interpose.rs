@@ -162,7 +162,6 @@ fn launch<S: Stage>(
         begin(&mut stage, operation.peer.pid);
         let (client, kind) = (&operation.client, operation.kind);
         let _ = Relay { client, criu: &criu, kind, client_notified, stage: &mut stage }.run();
-        helper::leave(0)
     });
     let criu = match criu {
         Ok(criu) => criu,

@@ -43,7 +43,7 @@ impl Directories {
     /// With what could not be opened, in words.
     pub fn open(request: &Request, peer: &Peer) -> Result<Self, String> {
         let dir = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
-        let named = |what: &str| move |error: io::Error| format!("The {what} of the request cannot be opened: {error}");
+        let named = |what: &'static str| move |error: io::Error| format!("The {what} of the request cannot be opened: {error}");
         let images = match (request.images_dir_fd(), request.images_dir()) {
             (Some(fd), _) => peer.descriptor(fd, dir).map_err(named("image directory"))?,
             (None, Some(path)) => OwnedFd::from(File::open(path).map_err(named("image directory"))?),

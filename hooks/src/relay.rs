@@ -126,10 +126,10 @@ impl<S: Stage> Relay<'_, S> {
 
     /// Waits until a side that has not ended can be read.
     fn wait(&self, state: &State) -> io::Result<(bool, bool)> {
-        let interest = PollFlags::POLLIN | PollFlags::POLLRDHUP;
-        let mut fds = vec![PollFd::new(self.criu.as_fd(), interest)];
+        // A half-close can be "read" as well (net/unix/af_unix.c, unix_poll).
+        let mut fds = vec![PollFd::new(self.criu.as_fd(), PollFlags::POLLIN)];
         if !state.client_ended {
-            fds.push(PollFd::new(self.client.as_fd(), interest));
+            fds.push(PollFd::new(self.client.as_fd(), PollFlags::POLLIN));
         }
         loop {
             match poll(&mut fds, PollTimeout::NONE) {
@@ -173,7 +173,9 @@ impl<S: Stage> Relay<'_, S> {
                 };
                 self.to_client(&explained, &fds);
             }
-            _ => self.to_client(&bytes, &fds),
+            _ => {
+                self.to_client(&bytes, &fds);
+            }
         }
     }
 

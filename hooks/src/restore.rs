@@ -10,6 +10,7 @@ use restow::finding::Finding;
 use restow::host::{self, RestoredTree, cgroup};
 use restow::ids::HostPid;
 use restow::plan::{self, Plan};
+use restow::policy::Policy;
 use restow::source::Source;
 use restow::source::images::ImageDir;
 use restow::stage::Staging;
@@ -46,26 +47,25 @@ impl Restore {
     ///
     /// # Errors
     /// In words, when it is not possible; nothing is left behind.
-    pub fn prepare(operation: &mut Operation) -> Result<Self, String> {
-        let words = |error: &dyn std::error::Error| chain(error);
-        let images = operation.directories.images.try_clone().map_err(|error| words(&error))?;
-        let images = ImageDir::open(images).map_err(|error| words(&error))?;
-        let source = Source::read(&images).map_err(|error| words(&error))?;
+    pub fn prepare(operation: &mut Operation, policy: &Policy) -> Result<Self, String> {
+        let images = operation.directories.images.try_clone().map_err(|error| chain(&error))?;
+        let images = ImageDir::open(images).map_err(|error| chain(&error))?;
+        let source = Source::read(&images).map_err(|error| chain(&error))?;
         let mut target = target(operation)?;
-        let journal = operation.journal.try_clone().map_err(|error| words(&error))?;
+        let journal = operation.journal.try_clone().map_err(|error| chain(&error))?;
         for lookup in plan::lookups(&source, &target) {
             let fact = host::look_up(&lookup).map_err(|error| format!("Cannot look at {}: {error}", lookup.path()))?;
             target.files.insert(lookup.path(), fact);
         }
-        let plan = plan::plan(&source, &target, &operation.policy);
+        let plan = plan::plan(&source, &target, policy);
         for finding in &plan.findings {
             operation.journal.line(finding);
         }
         if !plan.possible() {
             return Err(list("The restore is not possible", plan.blockers()));
         }
-        let staging = Staging::new(Path::new(STAGING_ROOT)).map_err(|error| words(&error))?;
-        let filled = staging.fill(&images, &plan).map_err(|error| words(&error)).and_then(|()| {
+        let staging = Staging::new(Path::new(STAGING_ROOT)).map_err(|error| chain(&error))?;
+        let filled = staging.fill(&images, &plan).map_err(|error| chain(&error)).and_then(|()| {
             let made = cgroup::make_sub_cgroups(&plan.cgroup.placements, &target);
             made.map_err(|error| format!("Cannot make a sub-cgroup of the container: {error}"))
         });
@@ -211,7 +211,10 @@ fn list<'a>(what: &str, findings: impl Iterator<Item = &'a Finding>) -> String {
 /// Where the container goes, as the request, the bundle and `/proc` say.
 fn target(operation: &Operation) -> Result<Target, String> {
     let own = HostPid(nix::unistd::getpid().as_raw());
-    let words = |what: &str| move |error: io::Error| format!("Cannot read the {what}: {error}");
+    let words = |what: &str| {
+        let what = what.to_owned();
+        move |error: io::Error| format!("Cannot read the {what}: {error}")
+    };
     let mut cgroups = host::cgroups(own).map_err(words("cgroups of this process"))?;
     let known = cgroups.clone();
     let mounts = host::mountinfo(own).map_err(words("mounts of the node"))?;

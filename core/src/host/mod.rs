@@ -14,9 +14,10 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, fstat};
 
-use crate::ids::{CgroupPath, HostPath, HostPid};
+use crate::ids::{CgroupPath, ContainerPath, HostPath, HostPid};
 use crate::plan::Lookup;
 use crate::source::Hierarchy;
+use crate::source::manifest::ManifestMount;
 use crate::target::{CgroupMount, FileFact, ObjectId};
 
 pub use parse::MountInfo;
@@ -128,4 +129,27 @@ pub fn kernel_release() -> String {
 pub fn share_namespace(a: HostPid, b: HostPid, kind: &str) -> io::Result<bool> {
     let link = |pid| std::fs::read_link(format!("/proc/{pid}/ns/{kind}"));
     Ok(link(a)? == link(b)?)
+}
+
+/// A process's mounts as `source.json` records them, each with the object at its mount point.
+///
+/// # Errors
+/// When the process is gone.
+pub fn recorded_mounts(pid: HostPid) -> io::Result<Vec<ManifestMount>> {
+    let root = format!("/proc/{pid}/root");
+    let mounts = mountinfo(pid)?.into_iter().map(|mount| {
+        let rest = mount.mount_point.strip_prefix("/").unwrap_or(&mount.mount_point);
+        // A mount point that another mount hides cannot be looked at; nothing was opened there either.
+        let id = open_in(Path::new(&root), rest).and_then(|fd| file_fact(&fd)).map(|fact| fact.id);
+        let id = id.unwrap_or(ObjectId { dev: 0, ino: 0 });
+        ManifestMount {
+            mnt_id: mount.id,
+            mount_point: ContainerPath::new(&mount.mount_point),
+            root: mount.root.to_string_lossy().into_owned(),
+            fs_type: mount.fs_type,
+            dev: id.dev,
+            ino: id.ino,
+        }
+    });
+    Ok(mounts.collect())
 }

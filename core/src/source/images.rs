@@ -124,7 +124,7 @@ impl ImageDir {
     /// Every record of an image.
     fn all<T: View>(&self, name: &str, kind: Kind) -> Result<Vec<T>, Error> {
         let Some(image) = self.image(name, kind)? else { return Ok(Vec::new()) };
-        let records = image.records().map(|record| Ok(T::read(&record?.message()?)?));
+        let records = image.records().map(|record| Ok(record?.view()?));
         records.collect()
     }
 
@@ -142,7 +142,7 @@ impl Source {
     /// expected.
     pub fn read(dir: &ImageDir) -> Result<Self, Error> {
         let inventory = dir.required("inventory.img", Kind::Inventory)?;
-        let inventory = InventoryEntry::read(&inventory.only_record()?.message()?)?;
+        let inventory = inventory.only_record()?.view::<InventoryEntry>()?;
         let mut source = Self { manifest: read_manifest(dir)?, ..Self::default() };
         let Some(init) = read_tasks(dir, &mut source)? else {
             return Err(Error::Missing { dir: dir.path.clone(), name: "pstree.img with a process".into() });
@@ -154,7 +154,7 @@ impl Source {
         if let Some(id) = init.uts_ns_id
             && let Some(entry) = dir.one::<UtsnsEntry>(&format!("utsns-{id}.img"), Kind::Utsns)?
         {
-            source.uts = Some(UtsNamespace { id, name: lossy(&entry.nodename) });
+            source.uts = Some(UtsNamespace { id, name: entry.nodename.to_string() });
         }
         if let Some(entry) = dir.one::<CgroupEntry>("cgroup.img", Kind::Cgroup)? {
             source.cgroup_sets = entry.sets.into_iter().map(|set| (set.id, cgroup_set(set.ctls))).collect();
@@ -216,13 +216,13 @@ fn read_tasks(dir: &ImageDir, source: &mut Source) -> Result<Option<TaskKobjIdsE
 fn read_files(dir: &ImageDir, source: &mut Source) -> Result<(), Error> {
     let image = dir.required("files.img", Kind::Files)?;
     for record in image.records() {
-        let entry = FileEntry::read(&record?.message()?)?;
+        let entry = record?.view::<FileEntry>()?;
         let Some(reg) = entry.reg else { continue };
         let id = FileId(reg.id);
         let file = OpenFile {
             id,
             path: ContainerPath::new(reg.name),
-            mount: reg.mnt_id.and_then(|id| u32::try_from(id).ok()).map(MountId),
+            mount: reg.mnt_id.and_then(|id| u32::try_from(id.0).ok()).map(MountId),
             flags: reg.flags.cast_signed(),
             pos: reg.pos,
             size: reg.size,
@@ -248,8 +248,8 @@ fn mount(entry: MntEntry) -> Mount {
         mount_point: ContainerPath::new(entry.mountpoint),
         root: ContainerPath::new(entry.root),
         fs,
-        options: lossy(&entry.options),
-        ext_key: entry.ext_key.as_ref().map(|key| lossy(key)),
+        options: entry.options.to_string(),
+        ext_key: entry.ext_key.as_ref().map(ToString::to_string),
     }
 }
 
@@ -258,11 +258,11 @@ fn mount(entry: MntEntry) -> Mount {
 fn cgroup_set(members: Vec<criu_image::views::CgMemberEntry>) -> CgroupSet {
     let mut set = BTreeMap::new();
     for member in members {
-        let path = lossy(&member.path);
+        let path = member.path.to_string();
         let prefix = member.cgns_prefix.and_then(|length| path.get(..usize::try_from(length).ok()?));
         let namespace_root = prefix.map(CgroupPath::new);
         // v2 has no name in /proc/<pid>/cgroup; CRIU keeps it so.
-        let hierarchy = Hierarchy(lossy(&member.name));
+        let hierarchy = Hierarchy(member.name.to_string());
         set.insert(hierarchy, CgroupMember { path: CgroupPath::new(&path), namespace_root });
     }
     set

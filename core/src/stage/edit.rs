@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-use criu_image::views::{FileEntry, MntEntry, UtsnsEntry, View};
+use criu_image::views::{FileEntry, MntEntry, UtsnsEntry};
 use criu_image::{Change, Kind};
 
 use super::Error;
 use crate::ids::{FileId, MountId};
 use crate::plan::{FileEdit, FilePlan, Plan};
-use crate::source::images::ImageDir;
+use crate::source::images::{self, ImageDir};
 
 /// Every image that the plan changes, by name.
 pub(super) fn edited_images(images: &ImageDir, plan: &Plan) -> Result<BTreeMap<OsString, Vec<u8>>, Error> {
@@ -30,9 +30,8 @@ fn files(images: &ImageDir, plan: &Plan, edited: &mut Edited) -> Result<(), Erro
         return Ok(());
     }
     let Some(image) = images.image(NAME, Kind::Files)? else { return Ok(()) };
-    let bytes = image.rewrite(|record| {
-        let mut message = record.message()?;
-        let mut entry = FileEntry::read(&message)?;
+    let bytes = image.rewrite::<criu_image::Error>(|record| {
+        let mut entry: FileEntry = record.view()?;
         let Some(reg) = entry.reg.as_mut() else { return Ok(Change::Keep) };
         let Some(file) = plans.get(&FileId(reg.id)) else { return Ok(Change::Keep) };
         reg.name = file.new.as_path().into();
@@ -49,9 +48,8 @@ fn files(images: &ImageDir, plan: &Plan, edited: &mut Edited) -> Result<(), Erro
             reg.mnt_id = None;
             reg.build_id.clear();
         }
-        entry.write_into(&mut message)?;
-        Ok(Change::Replace(message.encode()))
-    })?;
+        record.with(&entry)
+    }).map_err(images::Error::from)?;
     edited.insert(NAME.into(), bytes);
     Ok(())
 }
@@ -66,11 +64,11 @@ fn mounts(images: &ImageDir, plan: &Plan, edited: &mut Edited) -> Result<(), Err
             continue;
         }
         let Some(image) = images.image(&text, Kind::Mountpoints)? else { continue };
-        let bytes = image.rewrite(|record| {
-            let entry = MntEntry::read(&record.message()?)?;
+        let bytes = image.rewrite::<criu_image::Error>(|record| {
+            let entry: MntEntry = record.view()?;
             Ok(if plan.dropped_mounts.contains(&MountId(entry.mnt_id)) { Change::Remove } else { Change::Keep })
-        })?;
-        edited.insert(name, bytes);
+        });
+        edited.insert(name, bytes.map_err(images::Error::from)?);
     }
     Ok(())
 }
@@ -79,13 +77,10 @@ fn hostname(images: &ImageDir, plan: &Plan, edited: &mut Edited) -> Result<(), E
     let Some(hostname) = plan.hostname.as_ref().filter(|hostname| hostname.old != hostname.new) else { return Ok(()) };
     let name = format!("utsns-{}.img", hostname.namespace);
     let Some(image) = images.image(&name, Kind::Utsns)? else { return Ok(()) };
-    let bytes = image.rewrite(|record| {
-        let mut message = record.message()?;
-        let mut entry = UtsnsEntry::read(&message)?;
-        entry.nodename = hostname.new.clone().into();
-        entry.write_into(&mut message)?;
-        Ok(Change::Replace(message.encode()))
-    })?;
+    let bytes = image.rewrite::<criu_image::Error>(|record| {
+        let entry = UtsnsEntry { nodename: hostname.new.as_str().into(), ..record.view()? };
+        record.with(&entry)
+    }).map_err(images::Error::from)?;
     edited.insert(name.into(), bytes);
     Ok(())
 }
