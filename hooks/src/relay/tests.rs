@@ -1,0 +1,294 @@
+//! The relay between a fake client and a fake criu, without root.
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::JoinHandle;
+
+use super::*;
+use crate::rpc;
+
+/// What the stage was told, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Told {
+    Notified(String),
+    Abandoned,
+    Result(bool, Option<String>),
+    Finished,
+}
+
+/// A stage that records what it is told and vetoes one notification.
+struct Recorder {
+    told: Sender<Told>,
+    veto: Option<&'static str>,
+    /// Runs in every notification, while criu waits.
+    during: Box<dyn FnMut(&str) + Send>,
+}
+
+impl Stage for Recorder {
+    fn notified(&mut self, notification: &Notification) -> Answer {
+        self.told.send(Told::Notified(notification.script.clone())).unwrap();
+        (self.during)(&notification.script);
+        match self.veto {
+            Some(script) if script == notification.script => Answer::Veto("not as planned".into()),
+            _ => Answer::Forward,
+        }
+    }
+
+    fn abandoned(&mut self) {
+        self.told.send(Told::Abandoned).unwrap();
+    }
+
+    fn result(&mut self, success: bool, veto: Option<&str>) {
+        self.told.send(Told::Result(success, veto.map(str::to_owned))).unwrap();
+    }
+
+    fn finished(&mut self) {
+        self.told.send(Told::Finished).unwrap();
+    }
+}
+
+/// A running relay with both its neighbours.
+struct Rig {
+    client: Option<Connection>,
+    criu: Option<Connection>,
+    told: Receiver<Told>,
+    relay: JoinHandle<Outcome>,
+}
+
+/// How a rig differs from a RESTORE whose client asked for notifications and whose stage agrees to everything.
+struct Setup {
+    kind: Kind,
+    client_notified: bool,
+    veto: Option<&'static str>,
+    during: Box<dyn FnMut(&str) + Send>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { kind: Kind::RESTORE, client_notified: true, veto: None, during: Box::new(|_| {}) }
+    }
+}
+
+impl Rig {
+    fn new(setup: Setup) -> Self {
+        let (client, for_client) = Connection::pair().unwrap();
+        let (criu, for_criu) = Connection::pair().unwrap();
+        let (told_to, told) = mpsc::channel();
+        let Setup { kind, client_notified, veto, during } = setup;
+        let mut stage = Recorder { told: told_to, veto, during };
+        let relay = std::thread::spawn(move || {
+            Relay { client: &client, criu: &criu, kind, client_notified, stage: &mut stage }.run().unwrap()
+        });
+        let ours = |end| Some(Connection::new(end).unwrap());
+        Self { client: ours(for_client), criu: ours(for_criu), told, relay }
+    }
+
+    fn client(&self) -> &Connection {
+        self.client.as_ref().unwrap()
+    }
+
+    fn criu(&self) -> &Connection {
+        self.criu.as_ref().unwrap()
+    }
+
+    /// criu notifies, the client sees it and replies, criu sees the reply.
+    fn notify(&self, script: &str) {
+        let sent = rpc::notification(script, Some(42));
+        self.criu().send(&sent, &[]).unwrap();
+        assert_eq!(message(self.client()), sent, "{script}");
+        self.client().send(&rpc::notify_reply(true), &[]).unwrap();
+        assert_eq!(message(self.criu()), rpc::notify_reply(true), "{script}");
+    }
+
+    /// criu notifies and hears this reply, without the client.
+    fn notify_unseen(&self, script: &str, success: bool) {
+        self.criu().send(&rpc::notification(script, Some(42)), &[]).unwrap();
+        assert_eq!(message(self.criu()), rpc::notify_reply(success), "{script}");
+    }
+
+    /// criu gives its result, which the client reads, and leaves.
+    fn finish(mut self, success: bool, kind: Kind) -> (Vec<u8>, Vec<Told>) {
+        self.criu().send(&rpc::result(kind, success), &[]).unwrap();
+        let seen = message(self.client());
+        drop(self.criu.take());
+        assert!(ended(self.client()));
+        assert_eq!(self.relay.join().unwrap(), Outcome::Result(success));
+        (seen, self.told.iter().collect())
+    }
+}
+
+fn message(connection: &Connection) -> Vec<u8> {
+    match connection.receive().unwrap() {
+        Received::Message(bytes, _) => bytes,
+        Received::End => panic!("the other side ended"),
+    }
+}
+
+fn ended(connection: &Connection) -> bool {
+    matches!(connection.receive().unwrap(), Received::End)
+}
+
+fn error_text(response: &[u8]) -> String {
+    let message = criu_image::wire::Message::parse(response).unwrap();
+    message.str(9).unwrap_or_default().to_owned()
+}
+
+const RESTORE_STAGES: [&str; 6] =
+    ["pre-restore", "setup-namespaces", "post-setup-namespaces", "post-restore", "pre-resume", "post-resume"];
+
+#[test]
+fn a_restore_goes_through_and_the_stage_is_left_alone_after_post_restore() {
+    let rig = Rig::new(Setup::default());
+    for script in RESTORE_STAGES {
+        rig.notify(script);
+    }
+    let (seen, told) = rig.finish(true, Kind::RESTORE);
+    assert_eq!(seen, rpc::result(Kind::RESTORE, true));
+    let notified = |script: &&str| Told::Notified((*script).to_owned());
+    let mut expected: Vec<Told> = RESTORE_STAGES[..4].iter().map(notified).collect();
+    expected.extend([Told::Result(true, None), Told::Finished]);
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn notifications_the_client_did_not_ask_for_are_swallowed() {
+    let rig = Rig::new(Setup { kind: Kind::DUMP, client_notified: false, ..Setup::default() });
+    for script in ["pre-dump", "query-ext-files", "post-dump"] {
+        rig.notify_unseen(script, true);
+    }
+    // The first thing the client reads is the result.
+    let (seen, told) = rig.finish(true, Kind::DUMP);
+    assert_eq!(seen, rpc::result(Kind::DUMP, true));
+    assert_eq!(told.len(), 5);
+}
+
+#[test]
+fn a_veto_is_told_to_criu_and_explained_to_the_client() {
+    let rig = Rig::new(Setup { veto: Some("post-restore"), ..Setup::default() });
+    rig.notify("setup-namespaces");
+    rig.notify_unseen("post-restore", false);
+    let (seen, told) = rig.finish(false, Kind::RESTORE);
+    assert_eq!(error_text(&seen), "not as planned");
+    assert_eq!(told[2..], [Told::Result(false, Some("not as planned".into())), Told::Finished]);
+}
+
+#[test]
+fn messages_of_every_size_pass_in_both_directions() {
+    let rig = Rig::new(Setup::default());
+    for size in [0, 1, 200_000] {
+        let bytes = vec![0xff; size];
+        rig.client().send(&bytes, &[]).unwrap();
+        assert_eq!(message(rig.criu()), bytes);
+        rig.criu().send(&bytes, &[]).unwrap();
+        assert_eq!(message(rig.client()), bytes);
+    }
+    rig.finish(true, Kind::RESTORE);
+}
+
+#[test]
+fn descriptors_pass_in_both_directions() {
+    let rig = Rig::new(Setup::default());
+    let file = File::open("/dev/zero").unwrap();
+    let pairs = [(rig.criu(), rig.client()), (rig.client(), rig.criu())];
+    for (from, to) in pairs {
+        from.send(&rpc::notification("orphan-pts-master", None), &[file.as_fd()]).unwrap();
+        let Received::Message(_, fds) = to.receive().unwrap() else { panic!("no message") };
+        assert_eq!(fds.len(), 1);
+        let link = std::fs::read_link(format!("/proc/self/fd/{}", fds[0].as_raw_fd())).unwrap();
+        assert_eq!(link.to_str(), Some("/dev/zero"));
+    }
+    rig.finish(true, Kind::RESTORE);
+}
+
+#[test]
+fn a_descriptor_in_a_swallowed_notification_is_closed() {
+    let rig = Rig::new(Setup { client_notified: false, ..Setup::default() });
+    let (read, write) = std::io::pipe().unwrap();
+    rig.criu().send(&rpc::notification("orphan-pts-master", None), &[write.as_fd()]).unwrap();
+    drop(write);
+    assert_eq!(message(rig.criu()), rpc::notify_reply(true));
+    rig.finish(true, Kind::RESTORE);
+    // Only a writer that is left open anywhere would keep this from ending.
+    assert_eq!(std::io::read_to_string(read).unwrap(), "");
+}
+
+#[test]
+fn a_half_close_by_the_client_is_passed_on_and_the_result_still_arrives() {
+    let rig = Rig::new(Setup::default());
+    rig.client().finish();
+    assert!(ended(rig.criu()));
+    let (seen, _) = rig.finish(true, Kind::RESTORE);
+    assert_eq!(seen, rpc::result(Kind::RESTORE, true));
+}
+
+#[test]
+fn when_criu_dies_the_client_gets_a_failed_result_and_an_unresumed_tree_is_ended() {
+    for (kind, stages) in [(Kind::RESTORE, &RESTORE_STAGES[..]), (Kind::DUMP, &["pre-dump", "post-dump"][..])] {
+        for died_after in 0..=stages.len() {
+            let mut rig = Rig::new(Setup { kind, ..Setup::default() });
+            for script in &stages[..died_after] {
+                rig.notify(script);
+            }
+            drop(rig.criu.take());
+            let seen = message(rig.client());
+            let response = Response::parse(&seen).unwrap();
+            assert_eq!((response.kind, response.success), (kind, false));
+            assert!(error_text(&seen).contains("criu ended without a result"));
+            assert!(ended(rig.client()));
+            assert_eq!(rig.relay.join().unwrap(), Outcome::Abandoned);
+            let told: Vec<Told> = rig.told.iter().collect();
+            let resumed = stages[..died_after].contains(&"pre-resume");
+            assert_eq!(told.contains(&Told::Abandoned), !resumed, "after {died_after} of {stages:?}");
+            assert_eq!(told.last(), Some(&Told::Finished));
+        }
+    }
+}
+
+#[test]
+fn when_the_client_dies_criu_reads_the_end_and_the_relay_goes_with_criu() {
+    for died_after in 0..=RESTORE_STAGES.len() {
+        let mut rig = Rig::new(Setup::default());
+        for script in &RESTORE_STAGES[..died_after] {
+            rig.notify(script);
+        }
+        drop(rig.client.take());
+        // criu waits for the reply to its next notification, and reads the end instead.
+        let _ = rig.criu().send(&rpc::notification("pre-resume", None), &[]);
+        assert!(ended(rig.criu()), "after {died_after}");
+        rig.criu().send(&rpc::result(Kind::RESTORE, false), &[]).unwrap();
+        drop(rig.criu.take());
+        assert_eq!(rig.relay.join().unwrap(), Outcome::Result(false));
+        assert_eq!(rig.told.iter().last(), Some(Told::Finished));
+    }
+}
+
+#[test]
+fn a_runtime_does_not_hear_of_post_restore_when_criu_died_meanwhile() {
+    let (done, wait) = mpsc::channel::<()>();
+    let during = move |script: &str| {
+        if script == "post-restore" {
+            wait.recv().unwrap();
+        }
+    };
+    let mut rig = Rig::new(Setup { during: Box::new(during), ..Setup::default() });
+    rig.criu().send(&rpc::notification("post-restore", Some(42)), &[]).unwrap();
+    assert_eq!(rig.told.recv().unwrap(), Told::Notified("post-restore".into()));
+    drop(rig.criu.take());
+    done.send(()).unwrap();
+    let seen = message(rig.client());
+    let response = Response::parse(&seen).unwrap();
+    assert_eq!((response.kind, response.success), (Kind::RESTORE, false), "the result, not the notification");
+    assert!(error_text(&seen).contains("criu went away"));
+    let told: Vec<Told> = rig.told.iter().collect();
+    assert!(told.contains(&Told::Abandoned));
+}
+
+#[test]
+fn what_is_no_protobuf_passes_untouched() {
+    let rig = Rig::new(Setup::default());
+    let garbage = [0xff; 7];
+    rig.criu().send(&garbage, &[]).unwrap();
+    assert_eq!(message(rig.client()), garbage);
+    rig.finish(true, Kind::RESTORE);
+}
