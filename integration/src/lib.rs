@@ -1,8 +1,16 @@
 //! Nodes made of real programs, and the suites that run on them.
 //!
 //! A [`node::Node`] is a Debian root with containerd, runc, crun, podman and criu that runs in namespaces of its own on this machine,
-//! starts in a fraction of a second and vanishes with the process that made it.
+//! starts in a fraction of a second and vanishes with the process that made it. An [`engine::Engine`] is a node with a runtime, with or
+//! without Restow; on it there are [`pod::Pod`]s laid out as the kubelet does, and [`container::Container`]s in them that run a probe
+//! which reports what it sees.
 
+pub mod container;
+pub mod engine;
 pub mod node;
+pub mod pod;
+pub mod report;
 pub mod root;
+pub mod spec;
 pub mod suite;
+pub mod tools;

@@ -33,7 +33,8 @@ impl Suite {
 
     /// What is installed, beside apt and the essential packages.
     ///
-    /// crun loads libcriu2 when it is asked for a checkpoint and cannot make one without it.
+    /// crun loads libcriu2 when it is asked for a checkpoint and cannot make one without it; criu 4.2 locks the network of what it
+    /// dumps with iptables.
     #[must_use]
     pub fn packages(self) -> &'static [&'static str] {
         &[
@@ -44,6 +45,7 @@ impl Suite {
             "criu",
             "libcriu2",
             "iproute2",
+            "iptables",
             "mount",
             "procps",
         ]

@@ -1,1 +1,195 @@
-fn main() {}
+//! The workload of the integration suites.
+//!
+//! `probe run` is a small process tree that holds files open, counts in memory, and on SIGUSR1 writes for each of its processes a
+//! report of what it sees. It uses nothing that CRIU refuses: one thread a process, no io_uring, and no long sleep (a restored
+//! sleep returns early, so a sleeping program cannot tell whether it was restored well).
+//!
+//! `probe pause` is the sandbox of a pod: it waits until it is told to go.
+
+mod report;
+mod sys;
+
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use sys::Event;
+
+const USAGE: &str = "usage: probe pause | probe cat FILE | probe run [--children N] [--open WHO:MODE:OFFSET:PATH]... \
+[--memory MIB] [--cwd DIR] [--reports DIR] [--exit CODE]
+
+WHO   all (opened by the parent before it forks: one description that all share), each (one each), or the number of a process
+MODE  r, w, rw or a (append)";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let outcome = match args.first().map(String::as_str) {
+        Some("pause") => pause(),
+        Some("cat") => cat(&args[1..]),
+        Some("run") => Setup::parse(&args[1..]).and_then(|setup| run(&setup)),
+        _ => Err(USAGE.to_owned()),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("probe: {error}");
+        ExitCode::from(125)
+    })
+}
+
+fn pause() -> Result<ExitCode, String> {
+    sys::block_events()?;
+    loop {
+        match sys::wait_event(Duration::from_secs(3600))? {
+            Some(Event::Terminate) => return Ok(ExitCode::SUCCESS),
+            Some(Event::ChildEnded) => sys::reap(),
+            _ => {}
+        }
+    }
+}
+
+fn cat(paths: &[String]) -> Result<ExitCode, String> {
+    for path in paths {
+        let content = std::fs::read(path).map_err(|error| format!("{path}: {error}"))?;
+        std::io::stdout().write_all(&content).map_err(|error| format!("standard output: {error}"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Which processes hold a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Shared,
+    Each,
+    One(usize),
+}
+
+/// A file to hold.
+struct Wanted {
+    who: Who,
+    mode: String,
+    offset: u64,
+    path: String,
+}
+
+/// A file that is held.
+struct Held {
+    wanted: String,
+    file: File,
+}
+
+struct Setup {
+    children: usize,
+    files: Vec<Wanted>,
+    memory: usize,
+    reports: PathBuf,
+    exit: u8,
+}
+
+impl Setup {
+    fn parse(args: &[String]) -> Result<Self, String> {
+        let mut setup = Self { children: 0, files: Vec::new(), memory: 0, reports: "/reports".into(), exit: 0 };
+        let mut args = args.iter();
+        while let Some(name) = args.next() {
+            let value = args.next().ok_or_else(|| format!("{name} needs a value\n{USAGE}"))?;
+            let number = || value.parse::<usize>().map_err(|_| format!("{name} {value}: not a number"));
+            match name.as_str() {
+                "--children" => setup.children = number()?,
+                "--open" => setup.files.push(Wanted::parse(value)?),
+                "--memory" => setup.memory = number()?,
+                "--cwd" => std::env::set_current_dir(value).map_err(|error| format!("{value}: {error}"))?,
+                "--reports" => setup.reports = value.into(),
+                "--exit" => setup.exit = u8::try_from(number()?).map_err(|_| format!("{value} is no exit code"))?,
+                _ => return Err(format!("{name} is unknown\n{USAGE}")),
+            }
+        }
+        Ok(setup)
+    }
+}
+
+impl Wanted {
+    fn parse(text: &str) -> Result<Self, String> {
+        let wrong = || format!("--open {text} is not WHO:MODE:OFFSET:PATH\n{USAGE}");
+        let mut parts = text.splitn(4, ':');
+        let mut part = || parts.next().ok_or_else(wrong);
+        let who = match part()? {
+            "all" => Who::Shared,
+            "each" => Who::Each,
+            number => Who::One(number.parse().map_err(|_| wrong())?),
+        };
+        let mode = part()?.to_owned();
+        let offset = part()?.parse().map_err(|_| wrong())?;
+        Ok(Self { who, mode, offset, path: part()?.to_owned() })
+    }
+
+    fn open(&self) -> Result<Held, String> {
+        let mut options = OpenOptions::new();
+        match self.mode.as_str() {
+            "r" => options.read(true),
+            "w" => options.write(true),
+            "rw" => options.read(true).write(true),
+            "a" => options.append(true),
+            other => return Err(format!("{other} is no mode\n{USAGE}")),
+        };
+        let mut file = options.open(&self.path).map_err(|error| format!("{}: {error}", self.path))?;
+        if self.offset > 0 {
+            file.seek(SeekFrom::Start(self.offset)).map_err(|error| format!("{}: {error}", self.path))?;
+        }
+        Ok(Held { wanted: self.path.clone(), file })
+    }
+}
+
+/// Opens the wanted files that `who` picks.
+fn open(wanted: &[Wanted], who: impl Fn(Who) -> bool) -> Result<Vec<Held>, String> {
+    wanted.iter().filter(|file| who(file.who)).map(Wanted::open).collect()
+}
+
+fn run(setup: &Setup) -> Result<ExitCode, String> {
+    sys::block_events()?;
+    let mut held = open(&setup.files, |who| who == Who::Shared)?;
+    let mut children = Vec::new();
+    let mut own = 0;
+    for number in 1..=setup.children {
+        match sys::fork()? {
+            Some(child) => children.push(child),
+            None => {
+                own = number;
+                children.clear();
+                break;
+            }
+        }
+    }
+    held.extend(open(&setup.files, |who| who == Who::Each || who == Who::One(own))?);
+    // Written to, so that the pages are there; checked at each report.
+    let memory: Vec<u8> = (0..setup.memory << 20).map(pattern).collect();
+    if own == 0 {
+        println!("holding {} files", held.len());
+    }
+
+    let mut counter: u64 = 0;
+    loop {
+        counter += 1;
+        if own == 0 && counter.is_multiple_of(20) {
+            println!("count {counter}");
+        }
+        match sys::wait_event(Duration::from_millis(5))? {
+            Some(Event::Report) => {
+                let intact = memory.iter().enumerate().all(|(at, byte)| *byte == pattern(at));
+                report::write(&setup.reports, own, counter, intact, &held)?;
+                children.iter().for_each(|child| sys::signal(*child, Event::Report));
+            }
+            Some(Event::Terminate) => {
+                children.iter().for_each(|child| sys::signal(*child, Event::Terminate));
+                children.iter().for_each(|child| sys::wait_for(*child));
+                return Ok(ExitCode::from(setup.exit));
+            }
+            Some(Event::ChildEnded) if own == 0 => return Err("a child ended".to_owned()),
+            Some(Event::ChildEnded) | None => {}
+        }
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "the low bits are the pattern")]
+fn pattern(at: usize) -> u8 {
+    (at ^ (at >> 8) ^ (at >> 16)) as u8 | 1
+}

@@ -32,6 +32,7 @@ const DEVICES: &[(&str, u64, u64)] = &[
     ("urandom", 1, 9),
     ("kmsg", 1, 11),
     ("tty", 5, 0),
+    ("net/tun", 10, 200),
 ];
 
 /// Builds the node's file systems over `root` and makes them the root of the calling process.
@@ -137,6 +138,7 @@ fn devices(dev: &Path) -> Result<()> {
         MsFlags::MS_NOSUID,
         Some("mode=755"),
     )?;
+    fs::create_dir(dev.join("net")).context("Create /dev/net")?;
     // Everybody may use these, whatever the mask that this process was started with.
     let mask = umask(Mode::empty());
     for (name, major, minor) in DEVICES {

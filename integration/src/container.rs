@@ -1,0 +1,390 @@
+//! A container as containerd's shim would run it: a bundle, stdio to a log, the runtime in the foreground so that its end and its
+//! exit code are seen.
+
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::engine::{Engine, checked};
+use crate::report::Report;
+
+/// Bundles are where containerd keeps them.
+const BUNDLES: &str = "/run/containerd/io.containerd.runtime.v2.task/k8s.io";
+/// Checkpoints are where the kubelet keeps them.
+const CHECKPOINTS: &str = "/var/lib/kubelet/checkpoints";
+/// Nothing here takes longer, unless it never ends.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// CRIU images in a node.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    /// The directory, as a path of the node.
+    pub images: String,
+    /// CRIU's logs, as a path of the node.
+    pub work: String,
+}
+
+impl Checkpoint {
+    /// A place for a new checkpoint.
+    pub fn new(engine: &Engine, name: &str) -> Result<Self> {
+        let checkpoint = Self {
+            images: format!("{CHECKPOINTS}/{name}/checkpoint"),
+            work: format!("{CHECKPOINTS}/{name}/work"),
+        };
+        for dir in [&checkpoint.images, &checkpoint.work] {
+            fs::create_dir_all(engine.node().path(dir))
+                .with_context(|| format!("Create {dir} in the node"))?;
+        }
+        Ok(checkpoint)
+    }
+}
+
+/// A container in a pod.
+#[derive(Debug)]
+pub struct Container<'e> {
+    engine: &'e Engine,
+    /// Its id, 64 hexadecimal digits.
+    id: String,
+    /// Its cgroup below the node's root, with a leading slash.
+    cgroup: String,
+    /// Its log, as a path of the node.
+    log: String,
+    /// The runtime in the foreground.
+    process: Option<Child>,
+    /// How many processes the probe in it has.
+    processes: usize,
+}
+
+impl<'e> Container<'e> {
+    /// Writes the bundle of a container that has the probe as its image.
+    pub(crate) fn create(
+        engine: &'e Engine,
+        id: &str,
+        cgroup: &str,
+        log: &str,
+        spec: &Value,
+        processes: usize,
+    ) -> Result<Self> {
+        let container = Self {
+            engine,
+            id: id.to_owned(),
+            cgroup: cgroup.to_owned(),
+            log: log.to_owned(),
+            process: None,
+            processes,
+        };
+        let rootfs = container.rootfs();
+        for dir in ["dev", "etc", "proc", "sys", "tmp", "reports", "data"] {
+            fs::create_dir_all(rootfs.join(dir))
+                .with_context(|| format!("Create {dir} in {}", rootfs.display()))?;
+        }
+        fs::copy(engine.probe(), rootfs.join("probe"))
+            .context("Copy the probe into the container")?;
+        let config = rootfs.with_file_name("config.json");
+        fs::write(&config, serde_json::to_vec_pretty(spec)?)
+            .with_context(|| format!("Write {}", config.display()))?;
+        Ok(container)
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Its bundle, as a path of the node.
+    #[must_use]
+    pub fn bundle(&self) -> String {
+        format!("{BUNDLES}/{}", self.id)
+    }
+
+    /// Its root file system, as a path of the host.
+    #[must_use]
+    pub fn rootfs(&self) -> PathBuf {
+        self.engine.node().path(self.bundle()).join("rootfs")
+    }
+
+    /// Its cgroup below the node's root.
+    #[must_use]
+    pub fn cgroup(&self) -> &str {
+        &self.cgroup
+    }
+
+    /// Its cgroup in version 2, as a path of the host.
+    #[must_use]
+    pub fn cgroup_dir(&self) -> PathBuf {
+        self.engine.node().cgroup_root().join(&self.cgroup[1..])
+    }
+
+    /// Its cgroup in the version 1 hierarchy of `controller`, as a path of the host.
+    pub fn cgroup_v1_dir(&self, controller: &str) -> Result<PathBuf> {
+        let root = self.engine.node().cgroup_v1_root(controller);
+        Ok(root
+            .with_context(|| format!("This host has no version 1 hierarchy with {controller}"))?
+            .join(&self.cgroup[1..]))
+    }
+
+    /// The inode of a file of its cgroup: the same through every mount and namespace, and of no other cgroup.
+    pub fn cgroup_inode(&self, file: &str) -> Result<u64> {
+        inode(&self.cgroup_dir().join(file))
+    }
+
+    /// How many processes its cgroup has.
+    pub fn cgroup_population(&self) -> Result<usize> {
+        let procs = self.cgroup_dir().join("cgroup.procs");
+        Ok(fs::read_to_string(&procs)
+            .with_context(|| format!("Read {}", procs.display()))?
+            .lines()
+            .count())
+    }
+
+    /// Everything it has written to its standard output and error.
+    pub fn log(&self) -> Result<String> {
+        fs::read_to_string(self.engine.node().path(&self.log))
+            .with_context(|| format!("Read the log {}", self.log))
+    }
+
+    /// Starts it and waits until the probe holds its files.
+    pub fn start(&mut self) -> Result<()> {
+        self.foreground(&["run"])?;
+        let deadline = Instant::now() + PATIENCE;
+        while self.processes > 0 && !self.log()?.contains("holding") {
+            if self.has_ended()? || Instant::now() > deadline {
+                bail!("The probe did not start: {}", self.log()?.trim());
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
+    /// Restores it from `checkpoint` instead of starting it.
+    pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        self.foreground(&[
+            "restore",
+            "--image-path",
+            &checkpoint.images,
+            "--work-path",
+            &checkpoint.work,
+        ])
+        .with_context(|| self.criu_errors(checkpoint, "restore.log"))
+    }
+
+    /// Checkpoints it, which ends it.
+    pub fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        self.dump(checkpoint, &[])?;
+        self.wait().map(drop)
+    }
+
+    /// Checkpoints it and lets it go on.
+    pub fn checkpoint_running(&self, checkpoint: &Checkpoint) -> Result<()> {
+        self.dump(checkpoint, &["--leave-running"])
+    }
+
+    fn dump(&self, checkpoint: &Checkpoint, options: &[&str]) -> Result<()> {
+        let paths = [
+            "--image-path",
+            &checkpoint.images,
+            "--work-path",
+            &checkpoint.work,
+        ];
+        self.call(&[&["checkpoint"][..], &paths, options, &[&self.id]].concat())
+            .map(drop)
+            .with_context(|| self.criu_errors(checkpoint, "dump.log"))
+    }
+
+    /// What CRIU says went wrong.
+    fn criu_errors(&self, checkpoint: &Checkpoint, log: &str) -> String {
+        let path = self.engine.node().path(&checkpoint.work).join(log);
+        let text = fs::read(&path)
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default();
+        let errors: Vec<&str> = text
+            .lines()
+            .filter(|line| line.contains("Error"))
+            // Without CAP_SYS_RESOURCE this is in every log and harms nothing.
+            .filter(|line| !line.contains("RLIMIT") && !line.contains("rlimit"))
+            .map(|line| line.split_once("Error ").map_or(line, |(_, error)| error))
+            .take(3)
+            .collect();
+        if errors.is_empty() {
+            format!("({log} has no errors)")
+        } else {
+            errors.join(" | ")
+        }
+    }
+
+    /// Runs the probe's report in all of its processes.
+    pub fn reports(&self) -> Result<Vec<Report>> {
+        let dir = self.rootfs().join("reports");
+        let files: Vec<PathBuf> = (0..self.processes)
+            .map(|number| dir.join(format!("{number}.json")))
+            .collect();
+        for file in &files {
+            match fs::remove_file(file) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("Remove {}", file.display()));
+                }
+                _ => {}
+            }
+        }
+        self.call(&["kill", &self.id, "USR1"])?;
+        let deadline = Instant::now() + PATIENCE;
+        while !files.iter().all(|file| file.exists()) {
+            if Instant::now() > deadline {
+                bail!(
+                    "The probe in container {} does not report; its log ends: {}",
+                    self.id,
+                    tail(&self.log()?)
+                );
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        files.iter().map(|file| Report::read(file)).collect()
+    }
+
+    /// Runs a program in it and returns its output.
+    pub fn exec(&self, program: &[&str]) -> Result<String> {
+        self.call(&[&["exec", &self.id][..], program].concat())
+    }
+
+    /// Asks it to end, and returns its exit code.
+    pub fn terminate(&mut self) -> Result<Option<i32>> {
+        self.call(&["kill", &self.id, "TERM"])?;
+        Ok(self.wait()?.code())
+    }
+
+    /// Kills it when it runs, and removes everything the runtime and the shim have of it.
+    pub fn remove(&mut self) -> Result<()> {
+        self.call(&["delete", "--force", &self.id])?;
+        if self.process.is_some() {
+            self.wait()?;
+        }
+        let bundle = self.engine.node().path(self.bundle());
+        fs::remove_dir_all(&bundle).with_context(|| format!("Remove {}", bundle.display()))
+    }
+
+    /// Whether the runtime in the foreground has ended.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        let Some(process) = &mut self.process else {
+            return Ok(true);
+        };
+        Ok(process
+            .try_wait()
+            .context("Look after the runtime")?
+            .is_some())
+    }
+
+    /// Its process 1, as a process of the node.
+    pub fn init(&self) -> Result<i32> {
+        let path = self.pid_file();
+        let text = fs::read_to_string(&path).with_context(|| format!("Read {}", path.display()))?;
+        text.trim()
+            .parse()
+            .with_context(|| format!("{} holds no process number: {text:?}", path.display()))
+    }
+
+    fn pid_file(&self) -> PathBuf {
+        self.engine.node().path(self.bundle()).join("init.pid")
+    }
+
+    fn wait(&mut self) -> Result<ExitStatus> {
+        let mut process = self
+            .process
+            .take()
+            .with_context(|| format!("Container {} does not run", self.id))?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = process.try_wait().context("Wait for the runtime")? {
+                return Ok(status);
+            }
+            if Instant::now() > deadline {
+                bail!("Container {} does not end", self.id);
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Runs the runtime in the foreground, until the container runs.
+    fn foreground(&mut self, arguments: &[&str]) -> Result<()> {
+        let bundle = self.bundle();
+        let log_path = self.engine.node().path(&self.log);
+        let log = File::options().create(true).append(true).open(&log_path);
+        let log = log.with_context(|| format!("Open the log {}", log_path.display()))?;
+        let again = log.try_clone().context("Duplicate the log's descriptor")?;
+        let mut command = self.engine.runtime();
+        let runtime_log = format!("{bundle}/log.json");
+        command
+            .args(["--log", &runtime_log, "--log-format", "json"])
+            .args(arguments);
+        command.args([
+            "--bundle",
+            &bundle,
+            "--pid-file",
+            &format!("{bundle}/init.pid"),
+            &self.id,
+        ]);
+        // As the shim does; the runtime's own directory is how a CRIU interposer finds the bundle.
+        let process = command
+            .stdout(log)
+            .stderr(again)
+            .spawn()
+            .context("Start the runtime")?;
+        self.process = Some(process);
+        let deadline = Instant::now() + PATIENCE;
+        while !self.pid_file().exists() {
+            if self.has_ended()? {
+                self.process = None;
+                bail!("{}", runtime_errors(&self.engine.node().path(&runtime_log)));
+            }
+            if Instant::now() > deadline {
+                bail!("The runtime neither starts container {} nor fails", self.id);
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
+    /// Calls the runtime, and has it succeed.
+    fn call(&self, arguments: &[&str]) -> Result<String> {
+        let output = self
+            .engine
+            .runtime()
+            .args(arguments)
+            .output()
+            .context("Start the runtime")?;
+        checked(&output, || format!("runc {}", arguments[0]))
+    }
+}
+
+fn runtime_errors(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let errors: Vec<String> = text
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|entry| entry["level"] == "error")
+        .filter_map(|entry| entry["msg"].as_str().map(str::to_owned))
+        .collect();
+    if errors.is_empty() {
+        "The runtime ended without saying why".to_owned()
+    } else {
+        errors.join("; ")
+    }
+}
+
+fn tail(text: &str) -> &str {
+    let from = text.len().saturating_sub(300);
+    text.get(from..).unwrap_or(text).trim()
+}
+
+/// The inode of a file.
+pub fn inode(path: &Path) -> Result<u64> {
+    Ok(fs::metadata(path)
+        .with_context(|| format!("Look at {}", path.display()))?
+        .ino())
+}

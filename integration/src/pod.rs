@@ -1,0 +1,367 @@
+//! A pod laid out as the kubelet and containerd do: a sandbox that holds the namespaces, a cgroup, files that they manage.
+
+use std::fmt;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use crate::container::Container;
+use crate::engine::{Engine, Mode};
+use crate::node::{CgroupView, remove_tree};
+use crate::spec::{Bind, CgroupNamespace, SpecInput, spec};
+
+/// A pod's quality of service, which decides where its cgroup is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Qos {
+    /// Directly below `kubepods`.
+    Guaranteed,
+    /// Below `kubepods/burstable`.
+    Burstable,
+    /// Below `kubepods/besteffort`.
+    BestEffort,
+}
+
+impl fmt::Display for Qos {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Guaranteed => "",
+            Self::Burstable => "/burstable",
+            Self::BestEffort => "/besteffort",
+        })
+    }
+}
+
+/// How a pod is made.
+#[derive(Clone, Debug)]
+pub struct PodOptions {
+    /// Its name, which is also its host name.
+    pub name: String,
+    /// Its quality of service.
+    pub qos: Qos,
+    /// The address in its `/etc/hosts`.
+    pub address: String,
+}
+
+impl PodOptions {
+    /// A burstable pod.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        // Another length for another name, so that `/etc/hosts` differs in length.
+        Self {
+            name: name.to_owned(),
+            qos: Qos::Burstable,
+            address: format!("10.88.0.{}", 10 + name.len()),
+        }
+    }
+
+    /// The same with another quality of service.
+    #[must_use]
+    pub fn qos(mut self, qos: Qos) -> Self {
+        self.qos = qos;
+        self
+    }
+}
+
+/// How a container in a pod is made.
+#[derive(Clone, Debug)]
+pub struct ContainerOptions {
+    /// Its name.
+    pub name: String,
+    /// What the probe is to do, see its usage.
+    pub probe: Vec<String>,
+    /// The number of children that the probe makes.
+    pub children: usize,
+    /// Whose cgroup namespace.
+    pub cgroup_namespace: CgroupNamespace,
+    /// More bind mounts.
+    pub binds: Vec<Bind>,
+    /// Everything allowed, cgroups writable.
+    pub privileged: bool,
+    /// `linux.resources` of the spec.
+    pub resources: Value,
+    /// More annotations.
+    pub annotations: Vec<(String, String)>,
+}
+
+impl ContainerOptions {
+    /// A container with a probe that has `children` children.
+    #[must_use]
+    pub fn new(children: usize) -> Self {
+        Self {
+            name: "app".to_owned(),
+            probe: Vec::new(),
+            children,
+            cgroup_namespace: CgroupNamespace::Private,
+            binds: Vec::new(),
+            privileged: false,
+            resources: json!({}),
+            annotations: Vec::new(),
+        }
+    }
+
+    /// The same, with the node's cgroup namespace.
+    #[must_use]
+    pub fn host_cgroups(mut self) -> Self {
+        self.cgroup_namespace = CgroupNamespace::Host;
+        self
+    }
+
+    /// The same, with the probe told `name value` too.
+    #[must_use]
+    pub fn probe(mut self, name: &str, value: impl fmt::Display) -> Self {
+        self.probe.extend([name.to_owned(), value.to_string()]);
+        self
+    }
+
+    /// The same, with one more file for the probe to open: `WHO:MODE:OFFSET:PATH`.
+    #[must_use]
+    pub fn open(self, what: impl fmt::Display) -> Self {
+        self.probe("--open", what)
+    }
+
+    /// The same, with one more bind mount.
+    #[must_use]
+    pub fn bind(mut self, bind: Bind) -> Self {
+        self.binds.push(bind);
+        self
+    }
+
+    /// The same, with `linux.resources`.
+    #[must_use]
+    pub fn resources(mut self, resources: Value) -> Self {
+        self.resources = resources;
+        self
+    }
+}
+
+/// A pod with its sandbox running.
+#[derive(Debug)]
+pub struct Pod<'e> {
+    engine: &'e Engine,
+    options: PodOptions,
+    uid: String,
+    sandbox: Container<'e>,
+}
+
+impl<'e> Pod<'e> {
+    /// Makes the pod's directories and cgroup and starts its sandbox.
+    pub fn start(engine: &'e Engine, options: &PodOptions) -> Result<Self> {
+        let uid = fresh_uuid()?;
+        let id = fresh_id()?;
+        let cgroup = format!("/kubepods{}/pod{uid}", options.qos);
+        let spec = spec(&SpecInput {
+            args: &["/probe".to_owned(), "pause".to_owned()],
+            sandbox: None,
+            hostname: &options.name,
+            cgroups_path: &format!("{cgroup}/{id}"),
+            cgroup_namespace: CgroupNamespace::Private,
+            cgroup_view: engine.node().state().cgroup_view,
+            binds: &[],
+            privileged: false,
+            resources: &json!({}),
+            annotations: &json!({
+                "io.kubernetes.cri.container-type": "sandbox",
+                "io.kubernetes.cri.sandbox-id": id,
+                "io.kubernetes.cri.sandbox-name": options.name,
+                "io.kubernetes.cri.sandbox-namespace": "default",
+                "io.kubernetes.cri.sandbox-uid": uid,
+            }),
+        });
+        let log = format!("/run/containerd/{id}.log");
+        fs::create_dir_all(engine.node().path("/run/containerd"))
+            .context("Create /run/containerd in the node")?;
+        let mut sandbox =
+            Container::create(engine, &id, &format!("{cgroup}/{id}"), &log, &spec, 0)?;
+        fs::create_dir_all(engine.node().cgroup_root().join(&cgroup[1..]))
+            .with_context(|| format!("Create the pod's cgroup {cgroup}"))?;
+        sandbox
+            .start()
+            .with_context(|| format!("Start the sandbox of {}", options.name))?;
+        let pod = Self {
+            engine,
+            options: options.clone(),
+            uid,
+            sandbox,
+        };
+        pod.write_files()?;
+        Ok(pod)
+    }
+
+    /// The files that the kubelet and containerd make for a pod.
+    fn write_files(&self) -> Result<()> {
+        let name = &self.options.name;
+        let hosts = format!(
+            "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
+             fe00::0\tip6-localnet\n{}\t{name}\n",
+            self.options.address
+        );
+        let sandbox = self.sandbox_dir();
+        self.write(&format!("{}/etc-hosts", self.dir()), &hosts)?;
+        self.write(&format!("{sandbox}/hostname"), &format!("{name}\n"))?;
+        let resolv = format!(
+            "search default.svc.cluster.local {name}.local\nnameserver 10.96.0.10\noptions ndots:5\n"
+        );
+        self.write(&format!("{sandbox}/resolv.conf"), &resolv)?;
+        let shm = self.shm();
+        fs::create_dir_all(self.engine.node().path(&shm))
+            .with_context(|| format!("Create {shm} in the node"))?;
+        let options = "nosuid,noexec,nodev,mode=1777,size=65536k";
+        self.engine
+            .run("mount", &["-t", "tmpfs", "-o", options, "shm", &shm])
+            .map(drop)
+    }
+
+    /// Writes a file of the node, with the directories it needs.
+    pub fn write(&self, path: &str, text: &str) -> Result<()> {
+        let target = self.engine.node().path(path);
+        let dir = target.parent().context("A file needs a directory")?;
+        fs::create_dir_all(dir).with_context(|| format!("Create {}", dir.display()))?;
+        fs::write(&target, text).with_context(|| format!("Write {path} in the node"))
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.options.name
+    }
+
+    /// Its directory, as a path of the node.
+    #[must_use]
+    pub fn dir(&self) -> String {
+        format!("/var/lib/kubelet/pods/{}", self.uid)
+    }
+
+    /// Its cgroup below the node's root.
+    #[must_use]
+    pub fn cgroup(&self) -> String {
+        format!("/kubepods{}/pod{}", self.options.qos, self.uid)
+    }
+
+    /// Its cgroup in version 2, as a path of the host.
+    #[must_use]
+    pub fn cgroup_dir(&self) -> PathBuf {
+        self.engine.node().cgroup_root().join(&self.cgroup()[1..])
+    }
+
+    /// Its sandbox.
+    #[must_use]
+    pub fn sandbox(&self) -> &Container<'e> {
+        &self.sandbox
+    }
+
+    fn sandbox_dir(&self) -> String {
+        format!(
+            "/var/lib/containerd/io.containerd.grpc.v1.cri/sandboxes/{}",
+            self.sandbox.id()
+        )
+    }
+
+    fn shm(&self) -> String {
+        format!(
+            "/run/containerd/io.containerd.grpc.v1.cri/sandboxes/{}/shm",
+            self.sandbox.id()
+        )
+    }
+
+    fn log_dir(&self) -> String {
+        format!("/var/log/pods/default_{}_{}", self.options.name, self.uid)
+    }
+
+    /// Makes a container in it, ready to be started or restored.
+    pub fn container(&self, options: &ContainerOptions) -> Result<Container<'e>> {
+        let id = fresh_id()?;
+        let cgroup = format!("{}/{id}", self.cgroup());
+        let termination = format!("{}/containers/{}/{}", self.dir(), options.name, &id[..8]);
+        self.write(&termination, "")?;
+        let mut binds = vec![
+            Bind::new(format!("{}/etc-hosts", self.dir()), "/etc/hosts"),
+            Bind::new(termination, "/dev/termination-log"),
+            Bind::new(format!("{}/hostname", self.sandbox_dir()), "/etc/hostname"),
+            Bind::new(
+                format!("{}/resolv.conf", self.sandbox_dir()),
+                "/etc/resolv.conf",
+            ),
+            Bind::new(self.shm(), "/dev/shm"),
+        ];
+        binds.extend(options.binds.iter().cloned());
+        let mut args = vec![
+            "/probe".to_owned(),
+            "run".to_owned(),
+            "--children".to_owned(),
+            options.children.to_string(),
+        ];
+        args.extend(options.probe.iter().cloned());
+        let spec = spec(&SpecInput {
+            args: &args,
+            sandbox: Some(self.sandbox.init()?),
+            hostname: &self.options.name,
+            cgroups_path: &cgroup,
+            cgroup_namespace: options.cgroup_namespace,
+            cgroup_view: self.engine.node().state().cgroup_view,
+            binds: &binds,
+            privileged: options.privileged,
+            resources: &options.resources,
+            annotations: &self.annotations(options),
+        });
+        let log = format!("{}/{}/0.log", self.log_dir(), options.name);
+        self.write(&log, "")?;
+        Container::create(self.engine, &id, &cgroup, &log, &spec, options.children + 1)
+    }
+
+    fn annotations(&self, options: &ContainerOptions) -> Value {
+        let mut annotations = json!({
+            "io.kubernetes.cri.container-name": options.name,
+            "io.kubernetes.cri.container-type": "container",
+            "io.kubernetes.cri.sandbox-id": self.sandbox.id(),
+            "io.kubernetes.cri.sandbox-name": self.options.name,
+            "io.kubernetes.cri.sandbox-namespace": "default",
+            "io.kubernetes.cri.sandbox-uid": self.uid,
+        });
+        if self.engine.mode() == Mode::Restow {
+            annotations["restow.dev/enabled"] = json!("true");
+        }
+        for (name, value) in &options.annotations {
+            annotations[name] = json!(value);
+        }
+        annotations
+    }
+
+    /// Removes it whole: containers first, then sandbox, directories, logs and cgroups.
+    pub fn remove(mut self, containers: Vec<Container<'e>>) -> Result<()> {
+        for mut container in containers {
+            container.remove()?;
+        }
+        self.sandbox.remove()?;
+        let node = self.engine.node();
+        self.engine.run("umount", &[&self.shm()])?;
+        for dir in [self.dir(), self.sandbox_dir(), self.log_dir()] {
+            fs::remove_dir_all(node.path(&dir))
+                .with_context(|| format!("Remove {dir} in the node"))?;
+        }
+        remove_tree(&self.cgroup_dir(), Duration::from_secs(10))?;
+        if node.state().cgroup_view == CgroupView::Hybrid {
+            for controller in node.state().cgroups.v1_hierarchies() {
+                if let Some(root) = node.cgroup_v1_root(controller) {
+                    remove_tree(&root.join(&self.cgroup()[1..]), Duration::from_secs(10))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn fresh_uuid() -> Result<String> {
+    let path = "/proc/sys/kernel/random/uuid";
+    Ok(fs::read_to_string(path)
+        .with_context(|| format!("Read {path}"))?
+        .trim()
+        .to_owned())
+}
+
+/// 64 hexadecimal digits, as containerd names containers.
+fn fresh_id() -> Result<String> {
+    Ok(format!("{}{}", fresh_uuid()?, fresh_uuid()?).replace('-', ""))
+}

@@ -1,0 +1,74 @@
+//! What the probe tells about itself.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+/// The account of one process.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Report {
+    /// Its number: 0 for the parent, then the children.
+    pub process: usize,
+    /// Its number in its pid namespace.
+    pub pid: i32,
+    /// How far it has counted.
+    pub counter: u64,
+    /// Whether its memory still holds what it wrote there.
+    pub memory_intact: bool,
+    /// The host name it sees.
+    pub hostname: String,
+    /// Its working directory.
+    pub cwd: String,
+    /// `/proc/self/cgroup`.
+    pub cgroup: String,
+    /// `/proc/self/mountinfo`.
+    pub mountinfo: String,
+    /// The files it holds.
+    pub files: Vec<HeldFile>,
+}
+
+/// A file that a process holds open.
+#[derive(Clone, Debug, Deserialize)]
+pub struct HeldFile {
+    /// Its descriptor.
+    pub fd: i32,
+    /// The path it was opened by.
+    pub opened: String,
+    /// Where `/proc/self/fd` points.
+    pub link: String,
+    /// The inode behind the descriptor.
+    pub inode: u64,
+    /// The offset.
+    pub offset: u64,
+    /// The flags it is open with.
+    pub flags: u32,
+    /// What reading from its start gives.
+    pub content: Option<String>,
+    /// The error that reading gives.
+    pub errno: Option<i32>,
+}
+
+impl Report {
+    /// Reads a report.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let text = fs::read(path).with_context(|| format!("Read {}", path.display()))?;
+        serde_json::from_slice(&text).with_context(|| format!("Understand {}", path.display()))
+    }
+
+    /// Its line of `/proc/self/cgroup` for version 2.
+    #[must_use]
+    pub fn cgroup_v2(&self) -> &str {
+        self.cgroup
+            .lines()
+            .find_map(|line| line.strip_prefix("0::"))
+            .unwrap_or_default()
+    }
+
+    /// The file that was opened as `path`.
+    pub fn file(&self, path: &str) -> Result<&HeldFile> {
+        let found = self.files.iter().find(|file| file.opened == path);
+        found.with_context(|| format!("Process {} does not hold {path} any more", self.process))
+    }
+}

@@ -1,0 +1,79 @@
+//! Programs of this workspace that go into nodes, built when they are first needed.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+/// The probe, linked statically so that it runs in an otherwise empty root file system.
+pub fn probe() -> Result<PathBuf> {
+    static PROBE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    once(&PROBE, "RESTOW_PROBE_PROGRAM", || {
+        let mut command = cargo();
+        command
+            .env(
+                "RUSTFLAGS",
+                "-C target-feature=+crt-static -C strip=symbols",
+            )
+            .env_remove("CARGO_ENCODED_RUSTFLAGS");
+        // With a target named, the flags do not reach build scripts and macros, and have their own place in the target directory.
+        command.args([
+            "--package",
+            "restow-probe",
+            "--bin",
+            "restow-probe",
+            "--target",
+            "host-tuple",
+        ]);
+        executable(&mut command)
+    })
+}
+
+/// The interposer: the program named `criu` that goes before the real one.
+pub fn interposer() -> Result<PathBuf> {
+    static INTERPOSER: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    once(&INTERPOSER, "RESTOW_CRIU_PROGRAM", || {
+        executable(cargo().args(["--package", "restow-hooks", "--bin", "criu"]))
+    })
+}
+
+fn once(
+    cell: &OnceLock<Result<PathBuf, String>>,
+    variable: &str,
+    build: impl FnOnce() -> Result<PathBuf>,
+) -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os(variable) {
+        return Ok(path.into());
+    }
+    cell.get_or_init(|| build().map_err(|error| format!("{error:#}")))
+        .clone()
+        .map_err(|error| anyhow!(error))
+}
+
+fn cargo() -> Command {
+    let mut command =
+        Command::new(std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    command.current_dir(env!("CARGO_MANIFEST_DIR"));
+    command.args(["build", "--message-format=json-render-diagnostics"]);
+    command
+}
+
+/// Runs a build and picks the program from cargo's account of it.
+fn executable(command: &mut Command) -> Result<PathBuf> {
+    let output = command.output().context("Start cargo")?;
+    if !output.status.success() {
+        bail!(
+            "cargo could not build a program for the nodes:\n{}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    output
+        .stdout
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| serde_json::from_slice::<serde_json::Value>(line).ok())
+        .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .next_back()
+        .context("cargo built no program")
+}
