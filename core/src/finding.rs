@@ -142,8 +142,14 @@ impl fmt::Display for Object {
                 }
                 write!(f, " on {path}")
             }
-            Self::Mount { mount_point, mnt_id: Some(id) } => write!(f, "mount {mount_point} (mnt_id {id})"),
-            Self::Mount { mount_point, mnt_id: None } => write!(f, "mount {mount_point}"),
+            Self::Mount {
+                mount_point,
+                mnt_id: Some(id),
+            } => write!(f, "mount {mount_point} (mnt_id {id})"),
+            Self::Mount {
+                mount_point,
+                mnt_id: None,
+            } => write!(f, "mount {mount_point}"),
             Self::Cgroup { path } => write!(f, "cgroup {path}"),
             Self::Process { pid } => write!(f, "process {pid}"),
             Self::Hostname => f.write_str("host name"),
@@ -170,17 +176,32 @@ pub struct Finding {
 impl Finding {
     /// A note.
     pub fn note(rule: Rule, object: Object, text: impl Into<String>) -> Self {
-        Self { severity: Severity::Note, object, text: text.into(), rule }
+        Self {
+            severity: Severity::Note,
+            object,
+            text: text.into(),
+            rule,
+        }
     }
 
     /// A warning.
     pub fn warning(rule: Rule, object: Object, text: impl Into<String>) -> Self {
-        Self { severity: Severity::Warning, object, text: text.into(), rule }
+        Self {
+            severity: Severity::Warning,
+            object,
+            text: text.into(),
+            rule,
+        }
     }
 
     /// A blocker.
     pub fn blocker(rule: Rule, object: Object, text: impl Into<String>) -> Self {
-        Self { severity: Severity::Blocker, object, text: text.into(), rule }
+        Self {
+            severity: Severity::Blocker,
+            object,
+            text: text.into(),
+            rule,
+        }
     }
 }
 
@@ -196,7 +217,11 @@ impl fmt::Display for Severity {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}: {} [{}]", self.severity, self.object, self.text, self.rule)
+        write!(
+            f,
+            "{}: {}: {} [{}]",
+            self.severity, self.object, self.text, self.rule
+        )
     }
 }
 
@@ -206,10 +231,18 @@ mod tests {
 
     #[test]
     fn a_finding_names_who_holds_what_under_which_rule() {
-        let holders = (1..=6).map(|n| Holder { pid: NsPid(12), fd: n }).collect();
+        let holders = (1..=6)
+            .map(|n| Holder {
+                pid: NsPid(12),
+                fd: n,
+            })
+            .collect();
         let finding = Finding::blocker(
             Rule::CgroupFileGone,
-            Object::File { path: ContainerPath::new("/sys/fs/cgroup/cpu.max"), holders },
+            Object::File {
+                path: ContainerPath::new("/sys/fs/cgroup/cpu.max"),
+                holders,
+            },
             "it does not exist for the new container",
         );
         assert_eq!(

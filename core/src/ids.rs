@@ -146,14 +146,23 @@ mod tests {
     #[test]
     fn paths_are_compared_by_whole_components() {
         let pod = CgroupPath::new("/kubepods/pod1");
-        assert_eq!(CgroupPath::new("/kubepods/pod1/c").strip(&pod), Some(Path::new("c")));
+        assert_eq!(
+            CgroupPath::new("/kubepods/pod1/c").strip(&pod),
+            Some(Path::new("c"))
+        );
         assert_eq!(CgroupPath::new("/kubepods/pod12/c").strip(&pod), None);
     }
 
     #[test]
     fn spelling_does_not_matter() {
-        assert_eq!(ContainerPath::new("a//b/./c/"), ContainerPath::new("/a/b/c"));
-        assert_eq!(ContainerPath::new("/a").join("/b"), ContainerPath::new("/a/b"));
+        assert_eq!(
+            ContainerPath::new("a//b/./c/"),
+            ContainerPath::new("/a/b/c")
+        );
+        assert_eq!(
+            ContainerPath::new("/a").join("/b"),
+            ContainerPath::new("/a/b")
+        );
         assert_eq!(ContainerPath::new("/a").join(""), ContainerPath::new("/a"));
         assert_eq!(CgroupPath::new("/").depth(), 0);
         assert_eq!(CgroupPath::new("/a/b").depth(), 2);

@@ -127,7 +127,9 @@ pub enum Error {
         known: String,
     },
     /// An annotation this node does not let pods set.
-    #[error("Annotation {name} may not be set by pods on this node (allowed-annotations in the node's configuration)")]
+    #[error(
+        "Annotation {name} may not be set by pods on this node (allowed-annotations in the node's configuration)"
+    )]
     NotAllowed {
         /// The annotation as the pod spells it.
         name: String,
@@ -142,10 +144,20 @@ impl NodeConfig {
     pub fn read(path: &Path) -> Result<Self, Error> {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(source) => return Err(Error::Read { path: path.into(), source }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Self::default());
+            }
+            Err(source) => {
+                return Err(Error::Read {
+                    path: path.into(),
+                    source,
+                });
+            }
         };
-        toml::from_str(&text).map_err(|source| Error::Parse { path: path.into(), source: Box::new(source) })
+        toml::from_str(&text).map_err(|source| Error::Parse {
+            path: path.into(),
+            source: Box::new(source),
+        })
     }
 
     /// The policy for a container with these annotations, or `None` when it has not opted in.
@@ -155,7 +167,10 @@ impl NodeConfig {
     ///
     /// # Errors
     /// When an annotation is unknown, has an impossible value, or is not allowed on this node.
-    pub fn policy_for(&self, annotations: &BTreeMap<String, String>) -> Result<Option<Policy>, Error> {
+    pub fn policy_for(
+        &self,
+        annotations: &BTreeMap<String, String>,
+    ) -> Result<Option<Policy>, Error> {
         let container = annotations.get(CONTAINER_NAME).map(String::as_str);
         let mut enabled = None;
         let mut asked = false;
@@ -163,8 +178,12 @@ impl NodeConfig {
         // Settings for the pod first, so that those for the container win.
         for for_container in [false, true] {
             for (name, value) in annotations {
-                let Some(setting) = name.strip_prefix(ANNOTATION_PREFIX) else { continue };
-                let (key, suffix) = setting.split_once('.').map_or((setting, None), |(key, suffix)| (key, Some(suffix)));
+                let Some(setting) = name.strip_prefix(ANNOTATION_PREFIX) else {
+                    continue;
+                };
+                let (key, suffix) = setting
+                    .split_once('.')
+                    .map_or((setting, None), |(key, suffix)| (key, Some(suffix)));
                 if suffix.is_some() != for_container || (for_container && suffix != container) {
                     continue;
                 }
@@ -174,13 +193,18 @@ impl NodeConfig {
                     return Err(Error::NotAllowed { name: name.clone() });
                 }
                 match key {
-                    "enabled" => enabled = Some(word(name, value, &[("true", true), ("false", false)])?),
+                    "enabled" => {
+                        enabled = Some(word(name, value, &[("true", true), ("false", false)])?)
+                    }
                     "cgroup-files" => policy.cgroup_files = choose(name, value)?,
                     "manage-cgroups" => policy.manage_cgroups = choose(name, value)?,
                     "hostname" => policy.hostname = choose(name, value)?,
                     _ => {
                         let known = "enabled, cgroup-files, manage-cgroups, hostname".into();
-                        return Err(Error::Unknown { name: name.clone(), known });
+                        return Err(Error::Unknown {
+                            name: name.clone(),
+                            known,
+                        });
                     }
                 }
                 asked = true;
@@ -196,11 +220,19 @@ fn choose<T: Choice>(name: &str, value: &str) -> Result<T, Error> {
 }
 
 fn word<T: Copy>(name: &str, value: &str, words: &[(&str, T)]) -> Result<T, Error> {
-    words.iter().find(|(text, _)| *text == value).map(|(_, choice)| *choice).ok_or_else(|| Error::Value {
-        name: name.into(),
-        value: value.into(),
-        expected: words.iter().map(|(text, _)| *text).collect::<Vec<_>>().join(" or "),
-    })
+    words
+        .iter()
+        .find(|(text, _)| *text == value)
+        .map(|(_, choice)| *choice)
+        .ok_or_else(|| Error::Value {
+            name: name.into(),
+            value: value.into(),
+            expected: words
+                .iter()
+                .map(|(text, _)| *text)
+                .collect::<Vec<_>>()
+                .join(" or "),
+        })
 }
 
 impl fmt::Display for Enable {
@@ -217,16 +249,26 @@ mod tests {
     use super::*;
 
     fn annotations(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
     }
 
     #[test]
     fn without_an_annotation_nothing_is_done() {
         let other = annotations(&[("io.kubernetes.cri.container-name", "web")]);
         assert_eq!(NodeConfig::default().policy_for(&other).unwrap(), None);
-        let all = NodeConfig { enable: Enable::All, ..NodeConfig::default() };
+        let all = NodeConfig {
+            enable: Enable::All,
+            ..NodeConfig::default()
+        };
         assert_eq!(all.policy_for(&other).unwrap(), Some(Policy::default()));
-        assert_eq!(all.policy_for(&annotations(&[("restow.dev/enabled", "false")])).unwrap(), None);
+        assert_eq!(
+            all.policy_for(&annotations(&[("restow.dev/enabled", "false")]))
+                .unwrap(),
+            None
+        );
     }
 
     #[test]
@@ -255,17 +297,29 @@ mod tests {
     fn wrong_words_are_named() {
         let wrong = annotations(&[("restow.dev/cgroup-files", "maybe")]);
         let error = NodeConfig::default().policy_for(&wrong).unwrap_err();
-        assert_eq!(error.to_string(), "Annotation restow.dev/cgroup-files is \"maybe\"; it can be remap or ignore");
+        assert_eq!(
+            error.to_string(),
+            "Annotation restow.dev/cgroup-files is \"maybe\"; it can be remap or ignore"
+        );
         let unknown = annotations(&[("restow.dev/cgroupfiles", "remap")]);
-        assert!(NodeConfig::default().policy_for(&unknown).unwrap_err().to_string().contains("does not exist"));
+        assert!(
+            NodeConfig::default()
+                .policy_for(&unknown)
+                .unwrap_err()
+                .to_string()
+                .contains("does not exist")
+        );
     }
 
     #[test]
     fn the_node_can_forbid_a_setting() {
         let config: NodeConfig =
-            toml::from_str("allowed-annotations = ['enabled']\n[defaults]\nhostname = 'source'").unwrap();
+            toml::from_str("allowed-annotations = ['enabled']\n[defaults]\nhostname = 'source'")
+                .unwrap();
         assert_eq!(config.defaults.hostname, Hostname::Source);
-        let error = config.policy_for(&annotations(&[("restow.dev/hostname", "target")])).unwrap_err();
+        let error = config
+            .policy_for(&annotations(&[("restow.dev/hostname", "target")]))
+            .unwrap_err();
         assert!(matches!(error, Error::NotAllowed { .. }));
     }
 }

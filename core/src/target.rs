@@ -80,7 +80,11 @@ impl Target {
     }
 
     /// The path on the node of a cgroup or of a file in one; `None` when no mount on the node shows it.
-    pub fn cgroup_path_on_host(&self, hierarchy: &Hierarchy, path: &CgroupPath) -> Option<HostPath> {
+    pub fn cgroup_path_on_host(
+        &self,
+        hierarchy: &Hierarchy,
+        path: &CgroupPath,
+    ) -> Option<HostPath> {
         self.cgroup_mounts
             .iter()
             .filter(|mount| mount.hierarchy == *hierarchy)
@@ -104,8 +108,16 @@ impl Target {
     }
 
     /// Bind mounts of the spec for which the source container has no mount.
-    pub fn added_mounts<'a>(&'a self, known: &BTreeSet<&ContainerPath>) -> impl Iterator<Item = &'a SpecMount> {
-        let known = known.iter().map(|path| (*path).clone()).collect::<BTreeSet<_>>();
-        self.spec_mounts.iter().filter(move |mount| mount.bind && !known.contains(&mount.destination))
+    pub fn added_mounts<'a>(
+        &'a self,
+        known: &BTreeSet<&ContainerPath>,
+    ) -> impl Iterator<Item = &'a SpecMount> {
+        let known = known
+            .iter()
+            .map(|path| (*path).clone())
+            .collect::<BTreeSet<_>>();
+        self.spec_mounts
+            .iter()
+            .filter(move |mount| mount.bind && !known.contains(&mount.destination))
     }
 }

@@ -56,7 +56,8 @@ impl Verdict {
     fn check(&mut self, object: impl FnOnce() -> Object, wrong: Option<String>) {
         self.compared += 1;
         if let Some(text) = wrong {
-            self.mismatches.push(Finding::blocker(Rule::Verify, object(), text));
+            self.mismatches
+                .push(Finding::blocker(Rule::Verify, object(), text));
         }
     }
 }
@@ -101,7 +102,13 @@ fn descriptors(file: &FilePlan, tree: &impl Restored, verdict: &mut Verdict) {
             },
         };
         let holder: Holder = *holder;
-        verdict.check(|| Object::File { path: file.new.clone(), holders: vec![holder] }, wrong);
+        verdict.check(
+            || Object::File {
+                path: file.new.clone(),
+                holders: vec![holder],
+            },
+            wrong,
+        );
     }
 }
 
@@ -112,7 +119,13 @@ fn mount_point(mount: &MountPlan, tree: &impl Restored, verdict: &mut Verdict) {
         Ok(_) => Some(format!("what is there is not {}", mount.source)),
         Err(error) => Some(format!("it cannot be looked at: {error}")),
     };
-    verdict.check(|| Object::Mount { mount_point: mount.mount_point.clone(), mnt_id: Some(mount.mnt_id) }, wrong);
+    verdict.check(
+        || Object::Mount {
+            mount_point: mount.mount_point.clone(),
+            mnt_id: Some(mount.mnt_id),
+        },
+        wrong,
+    );
 }
 
 fn cgroups(plan: &Plan, tree: &impl Restored, verdict: &mut Verdict) {
@@ -120,18 +133,27 @@ fn cgroups(plan: &Plan, tree: &impl Restored, verdict: &mut Verdict) {
         let found = match tree.cgroups(*pid) {
             Ok(found) => found,
             Err(error) => {
-                verdict.check(|| Object::Process { pid: *ns_pid }, Some(format!("its cgroups cannot be read: {error}")));
+                verdict.check(
+                    || Object::Process { pid: *ns_pid },
+                    Some(format!("its cgroups cannot be read: {error}")),
+                );
                 continue;
             }
         };
         for (hierarchy, container) in &plan.cgroup.container {
-            let placed = plan.cgroup.placements.iter().find(|p| p.pid == *ns_pid && p.hierarchy == *hierarchy);
+            let placed = plan
+                .cgroup
+                .placements
+                .iter()
+                .find(|p| p.pid == *ns_pid && p.hierarchy == *hierarchy);
             let expected = placed.map_or(container, |placement| &placement.cgroup);
             let wrong = match found.get(hierarchy) {
                 Some(path) if path == expected => None,
                 // CRIU put the task where its image says, below the container's cgroup.
                 Some(path) if plan.cgroup.by_criu && path.strip(container).is_some() => None,
-                Some(path) => Some(format!("it is in cgroup {path} ({hierarchy}) and should be in {expected}")),
+                Some(path) => Some(format!(
+                    "it is in cgroup {path} ({hierarchy}) and should be in {expected}"
+                )),
                 None => Some(format!("it is in no cgroup of {hierarchy}")),
             };
             verdict.check(|| Object::Process { pid: *ns_pid }, wrong);
@@ -140,9 +162,16 @@ fn cgroups(plan: &Plan, tree: &impl Restored, verdict: &mut Verdict) {
     let wrong = match tree.own_cgroup_namespace() {
         Ok(own) if own == plan.cgroup.private_namespace => None,
         Ok(true) => Some("the container has a cgroup namespace of its own and had none".to_owned()),
-        Ok(false) => Some("the container has the node's cgroup namespace and had one of its own".to_owned()),
+        Ok(false) => {
+            Some("the container has the node's cgroup namespace and had one of its own".to_owned())
+        }
         Err(error) => Some(format!("the cgroup namespace cannot be looked at: {error}")),
     };
-    let path = plan.cgroup.container.get(&Hierarchy::v2()).cloned().unwrap_or_else(|| CgroupPath::new("/"));
+    let path = plan
+        .cgroup
+        .container
+        .get(&Hierarchy::v2())
+        .cloned()
+        .unwrap_or_else(|| CgroupPath::new("/"));
     verdict.check(|| Object::Cgroup { path }, wrong);
 }

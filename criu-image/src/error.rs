@@ -18,11 +18,21 @@ pub struct Error {
 
 impl Error {
     pub(crate) fn at(image: &Path, offset: usize, what: impl Into<String>) -> Self {
-        Self { image: image.into(), offset: Some(offset as u64), what: what.into(), source: None }
+        Self {
+            image: image.into(),
+            offset: Some(offset as u64),
+            what: what.into(),
+            source: None,
+        }
     }
 
     pub(crate) fn io(image: &Path, what: &str, source: io::Error) -> Self {
-        Self { image: image.into(), offset: None, what: what.into(), source: Some(source) }
+        Self {
+            image: image.into(),
+            offset: None,
+            what: what.into(),
+            source: Some(source),
+        }
     }
 }
 

@@ -73,14 +73,22 @@ impl Image {
     /// When it cannot be read, is larger than [`MAX_SIZE`] or is no image of this kind.
     pub fn from_file(name: impl Into<PathBuf>, file: File, kind: Kind) -> Result<Self, Error> {
         let name = name.into();
-        let meta = file.metadata().map_err(|error| Error::io(&name, "it cannot be read", error))?;
+        let meta = file
+            .metadata()
+            .map_err(|error| Error::io(&name, "it cannot be read", error))?;
         if !meta.is_file() {
             return Err(Error::at(&name, 0, "it is no regular file"));
         }
         let mut bytes = Vec::with_capacity(usize::try_from(meta.len().min(MAX_SIZE)).unwrap_or(0));
-        file.take(MAX_SIZE + 1).read_to_end(&mut bytes).map_err(|error| Error::io(&name, "it cannot be read", error))?;
+        file.take(MAX_SIZE + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|error| Error::io(&name, "it cannot be read", error))?;
         if bytes.len() as u64 > MAX_SIZE {
-            return Err(Error::at(&name, 0, format!("it is larger than {MAX_SIZE} bytes")));
+            return Err(Error::at(
+                &name,
+                0,
+                format!("it is larger than {MAX_SIZE} bytes"),
+            ));
         }
         Self::from_bytes(name, bytes, kind)
     }
@@ -92,7 +100,12 @@ impl Image {
     pub fn from_bytes(name: impl Into<PathBuf>, bytes: Vec<u8>, kind: Kind) -> Result<Self, Error> {
         let name = name.into();
         let start = header(&name, &bytes, kind)?;
-        let image = Self { name, kind, bytes, start };
+        let image = Self {
+            name,
+            kind,
+            bytes,
+            start,
+        };
         if kind == Kind::Inventory {
             image.check_version()?;
         }
@@ -124,7 +137,9 @@ impl Image {
             }
             let record = self.record(at, index);
             index += 1;
-            at = record.as_ref().map_or(self.bytes.len(), |record| record.offset + record.payload.len());
+            at = record.as_ref().map_or(self.bytes.len(), |record| {
+                record.offset + record.payload.len()
+            });
             Some(record)
         })
     }
@@ -132,14 +147,28 @@ impl Image {
     fn record(&self, at: usize, index: usize) -> Result<Record<'_>, Error> {
         let rest = &self.bytes[at..];
         let Some((length, rest)) = rest.split_first_chunk::<4>() else {
-            let what = format!("the length of record {index} is cut short ({} of 4 bytes)", rest.len());
+            let what = format!(
+                "the length of record {index} is cut short ({} of 4 bytes)",
+                rest.len()
+            );
             return Err(Error::at(&self.name, at, what));
         };
         let length = u32::from_le_bytes(*length);
-        match usize::try_from(length).ok().and_then(|length| rest.get(..length)) {
-            Some(payload) => Ok(Record { image: &self.name, index, offset: at + 4, payload }),
+        match usize::try_from(length)
+            .ok()
+            .and_then(|length| rest.get(..length))
+        {
+            Some(payload) => Ok(Record {
+                image: &self.name,
+                index,
+                offset: at + 4,
+                payload,
+            }),
             None => {
-                let what = format!("record {index} has a length of {length} bytes, {} bytes are left", rest.len());
+                let what = format!(
+                    "record {index} has a length of {length} bytes, {} bytes are left",
+                    rest.len()
+                );
                 Err(Error::at(&self.name, at, what))
             }
         }
@@ -153,8 +182,16 @@ impl Image {
         let mut records = self.records();
         match (records.next().transpose()?, records.next().transpose()?) {
             (Some(record), None) => Ok(record),
-            (None, _) => Err(Error::at(&self.name, self.start, "it has no record, expected one")),
-            (_, Some(second)) => Err(Error::at(&self.name, second.offset, "it has several records, expected one")),
+            (None, _) => Err(Error::at(
+                &self.name,
+                self.start,
+                "it has no record, expected one",
+            )),
+            (_, Some(second)) => Err(Error::at(
+                &self.name,
+                second.offset,
+                "it has several records, expected one",
+            )),
         }
     }
 
@@ -216,12 +253,17 @@ impl<'a> Record<'a> {
     /// When it is not that message.
     pub fn with<T: View>(&self, view: &T) -> Result<Change, Error> {
         let mut message = self.message()?;
-        view.write_into(&mut message).map_err(|error| self.error(&error))?;
+        view.write_into(&mut message)
+            .map_err(|error| self.error(&error))?;
         Ok(Change::Replace(message.encode()))
     }
 
     fn error(&self, error: &wire::Error) -> Error {
-        Error::at(self.image, self.offset + error.offset, format!("record {}: {}", self.index, error.what))
+        Error::at(
+            self.image,
+            self.offset + error.offset,
+            format!("record {}: {}", self.index, error.what),
+        )
     }
 }
 
@@ -235,13 +277,19 @@ fn push_record(out: &mut Vec<u8>, payload: &[u8]) {
 /// Checks the magic numbers; returns where the records start.
 fn header(name: &Path, bytes: &[u8], kind: Kind) -> Result<usize, Error> {
     let word = |at: usize| {
-        bytes.get(at..at + 4).and_then(|word| word.try_into().ok()).map(u32::from_le_bytes).ok_or_else(|| {
-            let what = match bytes.len() {
-                0 => "it is empty, expected a magic number".to_owned(),
-                length => format!("it is cut short after {length} bytes, expected a magic number of 4 bytes"),
-            };
-            Error::at(name, at.min(bytes.len()), what)
-        })
+        bytes
+            .get(at..at + 4)
+            .and_then(|word| word.try_into().ok())
+            .map(u32::from_le_bytes)
+            .ok_or_else(|| {
+                let what = match bytes.len() {
+                    0 => "it is empty, expected a magic number".to_owned(),
+                    length => format!(
+                        "it is cut short after {length} bytes, expected a magic number of 4 bytes"
+                    ),
+                };
+                Error::at(name, at.min(bytes.len()), what)
+            })
     };
     let (at, found) = match (word(0)?, kind) {
         (found, Kind::Inventory) => (0, found),
@@ -250,7 +298,10 @@ fn header(name: &Path, bytes: &[u8], kind: Kind) -> Result<usize, Error> {
             let what = if Kind::of_magic(found).is_some() {
                 "it has the layout of criu before 1.4; dump again with a current criu".to_owned()
             } else {
-                format!("magic number {found:#010x}, expected {COMMON_MAGIC:#010x}{}", meaning(found))
+                format!(
+                    "magic number {found:#010x}, expected {COMMON_MAGIC:#010x}{}",
+                    meaning(found)
+                )
             };
             return Err(Error::at(name, 0, what));
         }
@@ -258,7 +309,11 @@ fn header(name: &Path, bytes: &[u8], kind: Kind) -> Result<usize, Error> {
     if found == kind.magic() {
         return Ok(at + 4);
     }
-    let what = format!("magic number {found:#010x}, expected {:#010x} ({kind}){}", kind.magic(), meaning(found));
+    let what = format!(
+        "magic number {found:#010x}, expected {:#010x} ({kind}){}",
+        kind.magic(),
+        meaning(found)
+    );
     Err(Error::at(name, at, what))
 }
 
@@ -267,7 +322,8 @@ fn meaning(magic: u32) -> String {
     match magic {
         SERVICE_MAGIC => "; this is a service image".to_owned(),
         COMMON_MAGIC => "; this is no inventory".to_owned(),
-        _ => Kind::of_magic(magic).map_or_else(String::new, |kind| format!("; this is an image of {kind}")),
+        _ => Kind::of_magic(magic)
+            .map_or_else(String::new, |kind| format!("; this is an image of {kind}")),
     }
 }
 
@@ -293,22 +349,61 @@ mod tests {
             Ok(image) => image,
             Err(error) => return error.to_string(),
         };
-        image.records().find_map(Result::err).map_or_else(String::new, |error| error.to_string())
+        image
+            .records()
+            .find_map(Result::err)
+            .map_or_else(String::new, |error| error.to_string())
     }
 
     #[test]
     fn damaged_images_name_file_offset_and_expectation() {
         let fdinfo = image(Kind::Fdinfo, &[b"\x08\x01"]);
         let cases: [(Kind, Vec<u8>, &str); 9] = [
-            (Kind::Fdinfo, vec![], "dir/x.img: at byte 0: it is empty, expected a magic number"),
-            (Kind::Fdinfo, fdinfo[..2].into(), "at byte 0: it is cut short after 2 bytes"),
-            (Kind::Fdinfo, fdinfo[..6].into(), "at byte 4: it is cut short after 6 bytes"),
-            (Kind::Fdinfo, fdinfo[..10].into(), "at byte 8: the length of record 0 is cut short (2 of 4 bytes)"),
-            (Kind::Fdinfo, fdinfo[..13].into(), "at byte 8: record 0 has a length of 2 bytes, 1 bytes are left"),
-            (Kind::Files, fdinfo.clone(), "at byte 4: magic number 0x56213732, expected 0x56303138 (files); this is an image of fdinfo-*"),
-            (Kind::Files, b"GIF89a!!".to_vec(), "at byte 0: magic number 0x38464947, expected 0x54564319"),
-            (Kind::Inventory, fdinfo.clone(), "expected 0x58313116 (inventory); this is no inventory"),
-            (Kind::Fdinfo, fdinfo[4..].into(), "layout of criu before 1.4"),
+            (
+                Kind::Fdinfo,
+                vec![],
+                "dir/x.img: at byte 0: it is empty, expected a magic number",
+            ),
+            (
+                Kind::Fdinfo,
+                fdinfo[..2].into(),
+                "at byte 0: it is cut short after 2 bytes",
+            ),
+            (
+                Kind::Fdinfo,
+                fdinfo[..6].into(),
+                "at byte 4: it is cut short after 6 bytes",
+            ),
+            (
+                Kind::Fdinfo,
+                fdinfo[..10].into(),
+                "at byte 8: the length of record 0 is cut short (2 of 4 bytes)",
+            ),
+            (
+                Kind::Fdinfo,
+                fdinfo[..13].into(),
+                "at byte 8: record 0 has a length of 2 bytes, 1 bytes are left",
+            ),
+            (
+                Kind::Files,
+                fdinfo.clone(),
+                "at byte 4: magic number 0x56213732, expected 0x56303138 (files); this is an image of fdinfo-*",
+            ),
+            (
+                Kind::Files,
+                b"GIF89a!!".to_vec(),
+                "at byte 0: magic number 0x38464947, expected 0x54564319",
+            ),
+            (
+                Kind::Inventory,
+                fdinfo.clone(),
+                "expected 0x58313116 (inventory); this is no inventory",
+            ),
+            (
+                Kind::Fdinfo,
+                fdinfo[4..].into(),
+                "layout of criu before 1.4",
+            ),
         ];
         for (kind, bytes, expected) in cases {
             let text = refused(kind, bytes);
@@ -320,19 +415,38 @@ mod tests {
     fn a_hostile_length_allocates_nothing() {
         let mut bytes = image(Kind::Files, &[]);
         bytes.extend([0xff; 4]);
-        assert!(refused(Kind::Files, bytes).contains("a length of 4294967295 bytes, 0 bytes are left"));
+        assert!(
+            refused(Kind::Files, bytes).contains("a length of 4294967295 bytes, 0 bytes are left")
+        );
     }
 
     #[test]
     fn a_damaged_message_is_found_by_its_place_in_the_file() {
-        let image = Image::from_bytes("x.img", image(Kind::Fdinfo, &[b"\x08\x01", b"\x08"]), Kind::Fdinfo).unwrap();
-        let error = image.records().nth(1).unwrap().unwrap().message().unwrap_err();
-        assert_eq!(error.to_string(), "x.img: at byte 19: record 1: a number is cut short");
+        let image = Image::from_bytes(
+            "x.img",
+            image(Kind::Fdinfo, &[b"\x08\x01", b"\x08"]),
+            Kind::Fdinfo,
+        )
+        .unwrap();
+        let error = image
+            .records()
+            .nth(1)
+            .unwrap()
+            .unwrap()
+            .message()
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "x.img: at byte 19: record 1: a number is cut short"
+        );
     }
 
     #[test]
     fn another_layout_version_is_refused_with_a_sentence() {
-        let entry = InventoryEntry { img_version: 1, ..InventoryEntry::default() };
+        let entry = InventoryEntry {
+            img_version: 1,
+            ..InventoryEntry::default()
+        };
         let bytes = image(Kind::Inventory, &[&entry.to_message().encode()]);
         let text = refused(Kind::Inventory, bytes);
         assert!(text.contains("layout version 1, expected 2"), "{text}");
@@ -340,18 +454,33 @@ mod tests {
 
     #[test]
     fn rewriting_changes_the_chosen_record_only() {
-        let entry = |fd| FdinfoEntry { id: 1, flags: 0, type_: 1, fd }.to_message().encode();
+        let entry = |fd| {
+            FdinfoEntry {
+                id: 1,
+                flags: 0,
+                type_: 1,
+                fd,
+            }
+            .to_message()
+            .encode()
+        };
         // Fields a later criu may add.
         let odd = [entry(1), b"\xba\x3e\x03new".to_vec()].concat();
         let bytes = image(Kind::Fdinfo, &[&entry(0), &odd, &entry(2)]);
         let image = Image::from_bytes("x.img", bytes.clone(), Kind::Fdinfo).unwrap();
         assert_eq!(image.rewrite::<Error>(|_| Ok(Change::Keep)).unwrap(), bytes);
         let changed = image.rewrite::<Error>(|record| match record.index {
-            1 => record.with(&FdinfoEntry { fd: 7, ..record.view()? }),
+            1 => record.with(&FdinfoEntry {
+                fd: 7,
+                ..record.view()?
+            }),
             2 => Ok(Change::Remove),
             _ => Ok(Change::Keep),
         });
         let expected = [entry(7), b"\xba\x3e\x03new".to_vec()].concat();
-        assert_eq!(changed.unwrap(), super::tests::image(Kind::Fdinfo, &[&entry(0), &expected]));
+        assert_eq!(
+            changed.unwrap(),
+            super::tests::image(Kind::Fdinfo, &[&entry(0), &expected])
+        );
     }
 }

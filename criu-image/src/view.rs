@@ -121,7 +121,10 @@ pub(crate) trait Single: Sized + PartialEq {
 }
 
 fn wrong<T>(number: u32, expected: &str) -> Result<T, Error> {
-    Err(Error { offset: 0, what: format!("field {number} is not {expected}") })
+    Err(Error {
+        offset: 0,
+        what: format!("field {number} is not {expected}"),
+    })
 }
 
 macro_rules! single {
@@ -131,7 +134,10 @@ macro_rules! single {
                 message: &$crate::wire::Message<'_>,
                 number: u32,
             ) -> Result<Option<Self>, $crate::wire::Error> {
-                message.get(number).map(<$type as $crate::view::Single>::from_field).transpose()
+                message
+                    .get(number)
+                    .map(<$type as $crate::view::Single>::from_field)
+                    .transpose()
             }
             fn set(
                 &self,
@@ -150,7 +156,10 @@ macro_rules! number {
         impl Single for $type {
             fn from_field(field: &crate::wire::Field<'_>) -> Result<Self, Error> {
                 let from: fn(u64) -> Option<$type> = $from;
-                field.as_u64().and_then(from).map_or_else(|| wrong(field.number(), $expected), Ok)
+                field
+                    .as_u64()
+                    .and_then(from)
+                    .map_or_else(|| wrong(field.number(), $expected), Ok)
             }
             fn put(&self, message: &mut Message<'_>, number: u32) -> Result<(), Error> {
                 let to: fn($type) -> u64 = $to;
@@ -161,7 +170,12 @@ macro_rules! number {
                 let to: fn($type) -> u64 = $to;
                 message.push_u64(number, to(*self));
             }
-            fn replace(&self, message: &mut Message<'_>, number: u32, index: usize) -> Result<(), Error> {
+            fn replace(
+                &self,
+                message: &mut Message<'_>,
+                number: u32,
+                index: usize,
+            ) -> Result<(), Error> {
                 // Repeated numbers are rewritten as a whole: none of CRIU's is long.
                 let all = Vec::<Self>::get(message, number)?.unwrap_or_default();
                 message.remove(number);
@@ -177,11 +191,31 @@ macro_rules! number {
 
 number!(u32, "a 32-bit number", |n| n.try_into().ok(), u64::from);
 number!(u64, "a number", Some, |n| n);
-number!(i32, "a signed 32-bit number", |n| n.cast_signed().try_into().ok(), |n| i64::from(n).cast_unsigned());
-number!(i64, "a signed number", |n| Some(n.cast_signed()), i64::cast_unsigned);
+number!(
+    i32,
+    "a signed 32-bit number",
+    |n| n.cast_signed().try_into().ok(),
+    |n| i64::from(n).cast_unsigned()
+);
+number!(
+    i64,
+    "a signed number",
+    |n| Some(n.cast_signed()),
+    i64::cast_unsigned
+);
 number!(bool, "true or false", |n| Some(n != 0), u64::from);
-number!(Sint32, "a signed 32-bit number", |n| unzigzag(n).try_into().ok().map(Sint32), |n| zigzag(i64::from(n.0)));
-number!(Sint64, "a signed number", |n| Some(Sint64(unzigzag(n))), |n| zigzag(n.0));
+number!(
+    Sint32,
+    "a signed 32-bit number",
+    |n| unzigzag(n).try_into().ok().map(Sint32),
+    |n| zigzag(i64::from(n.0))
+);
+number!(
+    Sint64,
+    "a signed number",
+    |n| Some(Sint64(unzigzag(n))),
+    |n| zigzag(n.0)
+);
 
 impl Single for Bytes {
     fn from_field(field: &crate::wire::Field<'_>) -> Result<Self, Error> {
@@ -221,7 +255,11 @@ impl<T: Single> FieldValue for Option<T> {
 
 impl<T: Single> FieldValue for Vec<T> {
     fn get(message: &Message<'_>, number: u32) -> Result<Option<Self>, Error> {
-        message.all(number).map(T::from_field).collect::<Result<_, _>>().map(Some)
+        message
+            .all(number)
+            .map(T::from_field)
+            .collect::<Result<_, _>>()
+            .map(Some)
     }
     fn set(&self, message: &mut Message<'_>, number: u32) -> Result<(), Error> {
         let old = Self::get(message, number)?.unwrap_or_default();

@@ -28,7 +28,10 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 fn error<T>(offset: usize, what: impl Into<String>) -> Result<T, Error> {
-    Err(Error { offset, what: what.into() })
+    Err(Error {
+        offset,
+        what: what.into(),
+    })
 }
 
 /// How a field's value is encoded.
@@ -87,7 +90,12 @@ impl<'a> Field<'a> {
         match self.wire_type {
             WireType::Varint => varint(self.value(), 0).ok().map(|(number, _)| number),
             WireType::Fixed64 => self.value().try_into().ok().map(u64::from_le_bytes),
-            WireType::Fixed32 => self.value().try_into().ok().map(u32::from_le_bytes).map(u64::from),
+            WireType::Fixed32 => self
+                .value()
+                .try_into()
+                .ok()
+                .map(u32::from_le_bytes)
+                .map(u64::from),
             WireType::Len => None,
         }
     }
@@ -100,12 +108,27 @@ impl<'a> Field<'a> {
         }
         let start = raw.len();
         raw.extend_from_slice(value);
-        Self { number, wire_type, raw: raw.into(), value: start }
+        Self {
+            number,
+            wire_type,
+            raw: raw.into(),
+            value: start,
+        }
     }
 
     fn into_owned(self) -> Field<'static> {
-        let Self { number, wire_type, raw, value } = self;
-        Field { number, wire_type, raw: Cow::Owned(raw.into_owned()), value }
+        let Self {
+            number,
+            wire_type,
+            raw,
+            value,
+        } = self;
+        Field {
+            number,
+            wire_type,
+            raw: Cow::Owned(raw.into_owned()),
+            value,
+        }
     }
 }
 
@@ -139,17 +162,29 @@ impl<'a> Message<'a> {
                     match usize::try_from(length) {
                         Ok(length) if length <= left => (WireType::Len, start, start + length),
                         _ => {
-                            let what = format!("field {number} has a length of {length} bytes, {left} bytes are left");
+                            let what = format!(
+                                "field {number} has a length of {length} bytes, {left} bytes are left"
+                            );
                             return error(after_tag, what);
                         }
                     }
                 }
-                other => return error(at, format!("field {number} has wire type {other}, expected 0, 1, 2 or 5")),
+                other => {
+                    return error(
+                        at,
+                        format!("field {number} has wire type {other}, expected 0, 1, 2 or 5"),
+                    );
+                }
             };
             let Some(raw) = bytes.get(at..end) else {
                 return error(after_tag, format!("field {number} is cut short"));
             };
-            fields.push(Field { number, wire_type, raw: raw.into(), value: value - at });
+            fields.push(Field {
+                number,
+                wire_type,
+                raw: raw.into(),
+                value: value - at,
+            });
             at = end;
         }
         Ok(Self { fields })
@@ -166,7 +201,9 @@ impl<'a> Message<'a> {
 
     /// A message that borrows from nothing.
     pub fn into_owned(self) -> Message<'static> {
-        Message { fields: self.fields.into_iter().map(Field::into_owned).collect() }
+        Message {
+            fields: self.fields.into_iter().map(Field::into_owned).collect(),
+        }
     }
 
     /// All fields in order.
@@ -176,7 +213,9 @@ impl<'a> Message<'a> {
 
     /// All fields with this number, in order.
     pub fn all(&self, number: u32) -> impl DoubleEndedIterator<Item = &Field<'a>> {
-        self.fields.iter().filter(move |field| field.number == number)
+        self.fields
+            .iter()
+            .filter(move |field| field.number == number)
     }
 
     /// The field with this number; of several, the last, as protobuf has it.
@@ -206,7 +245,9 @@ impl<'a> Message<'a> {
 
     /// A field of type `bytes`, `string` or a message.
     pub fn bytes(&self, number: u32) -> Option<&[u8]> {
-        self.get(number).filter(|field| field.wire_type == WireType::Len).map(Field::value)
+        self.get(number)
+            .filter(|field| field.wire_type == WireType::Len)
+            .map(Field::value)
     }
 
     /// A field of type `string`; `None` also when it is not UTF-8.
@@ -216,7 +257,8 @@ impl<'a> Message<'a> {
 
     /// A repeated `string` field, those that are UTF-8.
     pub fn strs(&self, number: u32) -> impl Iterator<Item = &str> {
-        self.all(number).filter_map(|field| std::str::from_utf8(field.value()).ok())
+        self.all(number)
+            .filter_map(|field| std::str::from_utf8(field.value()).ok())
     }
 
     /// A nested message.
@@ -229,7 +271,9 @@ impl<'a> Message<'a> {
 
     /// A repeated nested message.
     pub fn messages(&self, number: u32) -> impl Iterator<Item = Result<Message<'_>, Error>> {
-        self.all(number).filter(|field| field.wire_type == WireType::Len).map(|field| Message::parse(field.value()))
+        self.all(number)
+            .filter(|field| field.wire_type == WireType::Len)
+            .map(|field| Message::parse(field.value()))
     }
 
     /// Sets a number field. The last field of that number is replaced where it stands, earlier ones stay; a new one
@@ -270,7 +314,12 @@ impl<'a> Message<'a> {
     /// Replaces the value of the `index`th field of this number (of wire type [`WireType::Len`]); `false` when there
     /// are not so many.
     pub fn replace_bytes(&mut self, number: u32, index: usize, value: impl AsRef<[u8]>) -> bool {
-        let Some(field) = self.fields.iter_mut().filter(|field| field.number == number).nth(index) else {
+        let Some(field) = self
+            .fields
+            .iter_mut()
+            .filter(|field| field.number == number)
+            .nth(index)
+        else {
             return false;
         };
         *field = Field::new(number, WireType::Len, value.as_ref());
@@ -292,14 +341,22 @@ impl<'a> Message<'a> {
     }
 
     fn put(&mut self, field: Field<'a>) {
-        match self.fields.iter_mut().rfind(|old| old.number == field.number) {
+        match self
+            .fields
+            .iter_mut()
+            .rfind(|old| old.number == field.number)
+        {
             Some(old) => *old = field,
             None => self.insert(field),
         }
     }
 
     fn insert(&mut self, field: Field<'a>) {
-        let at = self.fields.iter().rposition(|old| old.number <= field.number).map_or(0, |before| before + 1);
+        let at = self
+            .fields
+            .iter()
+            .rposition(|old| old.number <= field.number)
+            .map_or(0, |before| before + 1);
         self.fields.insert(at, field);
     }
 }
@@ -318,7 +375,9 @@ pub fn zigzag(number: i64) -> u64 {
 fn varint(bytes: &[u8], at: usize) -> Result<(u64, usize), Error> {
     let mut number = 0u64;
     for index in 0..10 {
-        let Some(byte) = bytes.get(at + index) else { return error(at, "a number is cut short") };
+        let Some(byte) = bytes.get(at + index) else {
+            return error(at, "a number is cut short");
+        };
         let group = u64::from(byte & 0x7f);
         // The tenth group has room for one bit.
         if index == 9 && group > 1 {
@@ -346,7 +405,8 @@ mod tests {
 
     /// Field 1 = 5 in a longer encoding than needed, field 3 before field 2, an unknown fixed32, field 2 twice.
     const ODD: [u8; 20] = [
-        0x08, 0x85, 0x00, 0x1a, 0x02, b'h', b'i', 0x10, 0x01, 0xbd, 0x06, 1, 2, 3, 4, 0x10, 0x02, 0x2a, 0x01, 0xff,
+        0x08, 0x85, 0x00, 0x1a, 0x02, b'h', b'i', 0x10, 0x01, 0xbd, 0x06, 1, 2, 3, 4, 0x10, 0x02,
+        0x2a, 0x01, 0xff,
     ];
 
     #[test]
@@ -400,12 +460,18 @@ mod tests {
     #[test]
     fn hostile_bytes_are_errors() {
         for (bytes, what) in [
-            (&[0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f][..], "a length of 4294967295 bytes, 0 bytes are left"),
+            (
+                &[0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f][..],
+                "a length of 4294967295 bytes, 0 bytes are left",
+            ),
             (&[0x08][..], "cut short"),
             (&[0x09, 1, 2][..], "field 1 is cut short"),
             (&[0x0b][..], "wire type 3"),
             (&[0x00, 0x00][..], "field number 0"),
-            (&[0x08, 255, 255, 255, 255, 255, 255, 255, 255, 255, 2][..], "more than 64 bits"),
+            (
+                &[0x08, 255, 255, 255, 255, 255, 255, 255, 255, 255, 2][..],
+                "more than 64 bits",
+            ),
         ] {
             let error = Message::parse(bytes).unwrap_err().to_string();
             assert!(error.contains(what), "{error}");

@@ -38,7 +38,11 @@ impl Dump {
     /// In words, when the request names no process or descriptors run out.
     pub fn prepare(operation: &mut Operation) -> Result<Self, String> {
         Ok(Self {
-            init: operation.request.pid().map(HostPid).ok_or("The request names no process to dump")?,
+            init: operation
+                .request
+                .pid()
+                .map(HostPid)
+                .ok_or("The request names no process to dump")?,
             runtime: operation.peer.runtime(),
             container: operation.peer.container().map(str::to_owned),
             identity: operation
@@ -48,8 +52,15 @@ impl Dump {
                 .filter(|(name, _)| name.starts_with(IDENTITY))
                 .map(|(name, value)| (name.clone(), value.clone()))
                 .collect(),
-            images: operation.directories.images.try_clone().map_err(|error| chain(&error))?,
-            journal: operation.journal.try_clone().map_err(|error| chain(&error))?,
+            images: operation
+                .directories
+                .images
+                .try_clone()
+                .map_err(|error| chain(&error))?,
+            journal: operation
+                .journal
+                .try_clone()
+                .map_err(|error| chain(&error))?,
             written: false,
         })
     }
@@ -67,7 +78,10 @@ impl Dump {
         Ok(Manifest {
             version: manifest::VERSION,
             writer: concat!("restow ", env!("CARGO_PKG_VERSION")).to_owned(),
-            time: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+            time: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default()
+                .as_secs(),
             kernel: host::kernel_release(),
             runtime: self.runtime.clone(),
             container: self.container.clone(),
@@ -82,10 +96,15 @@ impl Dump {
     }
 
     fn write(&mut self) -> Result<usize, String> {
-        let manifest = self.manifest().map_err(|error| format!("What the container is cannot be read: {error}"))?;
-        let bytes = manifest.to_bytes().map_err(|error| format!("{FILE_NAME} cannot hold what was read: {error}"))?;
-        replace(self.images.as_fd(), FILE_NAME, &bytes)
-            .map_err(|error| format!("{FILE_NAME} cannot be written to the image directory: {error}"))?;
+        let manifest = self
+            .manifest()
+            .map_err(|error| format!("What the container is cannot be read: {error}"))?;
+        let bytes = manifest
+            .to_bytes()
+            .map_err(|error| format!("{FILE_NAME} cannot hold what was read: {error}"))?;
+        replace(self.images.as_fd(), FILE_NAME, &bytes).map_err(|error| {
+            format!("{FILE_NAME} cannot be written to the image directory: {error}")
+        })?;
         self.written = true;
         Ok(manifest.mounts.len())
     }
@@ -98,7 +117,8 @@ impl Stage for Dump {
         }
         match self.write() {
             Ok(mounts) => {
-                self.journal.line(format_args!("{FILE_NAME}: {mounts} mounts recorded"));
+                self.journal
+                    .line(format_args!("{FILE_NAME}: {mounts} mounts recorded"));
                 Answer::Forward
             }
             // The container goes on running, and its owner learns now, not at the restore, that something is wrong.
@@ -119,7 +139,8 @@ impl Stage for Dump {
             // Half an image set must not look like a whole one.
             let _ = unlinkat(self.images.as_fd(), FILE_NAME, UnlinkatFlags::NoRemoveDir);
         }
-        self.journal.line(if success { "dumped" } else { "not dumped" });
+        self.journal
+            .line(if success { "dumped" } else { "not dumped" });
     }
 
     fn finished(&mut self) {}

@@ -34,7 +34,9 @@ pub fn start(keep: &[RawFd], work: impl FnOnce(Connection)) -> io::Result<OwnedF
             waitpid(child, None)?;
             match here.receive()? {
                 Received::Message(_, mut fds) if fds.len() == 1 => Ok(fds.remove(0)),
-                _ => Err(io::Error::other("the relay process ended before it was ready")),
+                _ => Err(io::Error::other(
+                    "the relay process ended before it was ready",
+                )),
             }
         }
         ForkResult::Child => {
@@ -114,7 +116,9 @@ mod tests {
         })
         .unwrap();
         let criu = Connection::new(criu).unwrap();
-        let Received::Message(text, _) = criu.receive().unwrap() else { panic!("no word from the helper") };
+        let Received::Message(text, _) = criu.receive().unwrap() else {
+            panic!("no word from the helper")
+        };
         // Standard input, output and error, the connection, what is kept, and the listing itself.
         assert_eq!(String::from_utf8(text).unwrap(), "/dev/zero 6");
         assert!(matches!(criu.receive().unwrap(), Received::End));

@@ -30,7 +30,8 @@ const CONFIG_VARIABLE: &str = "RESTOW_CONFIG";
 
 /// Runs as `criu` with these arguments (the program's name first). Returns only when something failed.
 pub fn run(args: &[OsString]) -> ExitCode {
-    let path = std::env::var_os(CONFIG_VARIABLE).map_or_else(|| PathBuf::from(NODE_CONFIG), PathBuf::from);
+    let path =
+        std::env::var_os(CONFIG_VARIABLE).map_or_else(|| PathBuf::from(NODE_CONFIG), PathBuf::from);
     let config = NodeConfig::read(&path);
     let configured = config.as_ref().ok().and_then(|config| config.criu.clone());
     let real = match RealCriu::find(configured.as_deref()) {
@@ -89,27 +90,50 @@ fn decide(socket: &OwnedFd, config: Result<NodeConfig, policy::Error>) -> Option
         // Without a pid CRIU dumps its client: that is not a container's dump.
         _ => peer.dump_bundle(HostPid(Request::parse(&request).ok()?.pid()?))?,
     };
-    let only_annotated = config.as_ref().map_or(true, |config| config.enable == Enable::Annotated);
+    let only_annotated = config
+        .as_ref()
+        .map_or(true, |config| config.enable == Enable::Annotated);
     let bundle = Bundle::read(&dir, only_annotated).ok()??;
     let policy = match config {
-        Ok(config) => config.policy_for(&bundle.annotations).transpose()?.map_err(|error| chain(&error)),
+        Ok(config) => config
+            .policy_for(&bundle.annotations)
+            .transpose()?
+            .map_err(|error| chain(&error)),
         Err(error) => {
             // An unusable configuration concerns only those who asked for Restow.
-            NodeConfig::default().policy_for(&bundle.annotations).transpose()?.and(Err(error)).map_err(|e| chain(&e))
+            NodeConfig::default()
+                .policy_for(&bundle.annotations)
+                .transpose()?
+                .and(Err(error))
+                .map_err(|e| chain(&e))
         }
     };
-    Some(Asked { kind, peer, bundle, policy })
+    Some(Asked {
+        kind,
+        peer,
+        bundle,
+        policy,
+    })
 }
 
 /// Takes the request and works on it. Returns only when something failed.
 fn work(args: &[OsString], real: &RealCriu, client: Connection, asked: Asked) -> ExitCode {
     // A client that is gone before its request was taken needs no answer.
-    let Ok(Received::Message(bytes, _)) = client.receive() else { return ExitCode::FAILURE };
-    let Asked { kind, peer, bundle, policy } = asked;
+    let Ok(Received::Message(bytes, _)) = client.receive() else {
+        return ExitCode::FAILURE;
+    };
+    let Asked {
+        kind,
+        peer,
+        bundle,
+        policy,
+    } = asked;
     let opened = Request::parse(&bytes)
         .map_err(|error| format!("The request cannot be understood: {error}"))
         .and_then(|request| Ok((Directories::open(&request, &peer)?, request)))
-        .and_then(|(directories, request)| Ok((directories.journal(&request, kind)?, directories, request)));
+        .and_then(|(directories, request)| {
+            Ok((directories.journal(&request, kind)?, directories, request))
+        });
     let (journal, directories, request) = match opened {
         Ok(opened) => opened,
         Err(reason) => {
@@ -119,17 +143,41 @@ fn work(args: &[OsString], real: &RealCriu, client: Connection, asked: Asked) ->
             return ExitCode::FAILURE;
         }
     };
-    let mut operation = Operation { kind, client, peer, bundle, request, directories, journal };
+    let mut operation = Operation {
+        kind,
+        client,
+        peer,
+        bundle,
+        request,
+        directories,
+        journal,
+    };
     let started = policy.and_then(|policy| match kind {
         Kind::DUMP => {
             let stage = Dump::prepare(&mut operation)?;
             let fds = stage.descriptors();
-            launch(args, real, &mut operation, stage, &fds, |_, _| {}, |_| Ok(()))
+            launch(
+                args,
+                real,
+                &mut operation,
+                stage,
+                &fds,
+                |_, _| {},
+                |_| Ok(()),
+            )
         }
         _ => {
             let stage = Restore::prepare(&mut operation, &policy)?;
             let fds = stage.descriptors();
-            launch(args, real, &mut operation, stage, &fds, Restore::begin, Restore::enter_cgroup)
+            launch(
+                args,
+                real,
+                &mut operation,
+                stage,
+                &fds,
+                Restore::begin,
+                Restore::enter_cgroup,
+            )
         }
     });
     if let Err(reason) = started {
@@ -161,7 +209,14 @@ fn launch<S: Stage>(
         let _ = criu.send(&request, &[]);
         begin(&mut stage, operation.peer.pid);
         let (client, kind) = (&operation.client, operation.kind);
-        let _ = Relay { client, criu: &criu, kind, client_notified, stage: &mut stage }.run();
+        let _ = Relay {
+            client,
+            criu: &criu,
+            kind,
+            client_notified,
+            stage: &mut stage,
+        }
+        .run();
     });
     let criu = match criu {
         Ok(criu) => criu,

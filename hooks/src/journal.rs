@@ -28,13 +28,20 @@ impl Journal {
     pub fn open(work_dir: &OwnedFd, criu_log: &str) -> io::Result<Self> {
         let work_dir = work_dir.try_clone()?;
         let log = append(&work_dir, LOG);
-        Ok(Self { work_dir, log, criu_log: criu_log.to_owned() })
+        Ok(Self {
+            work_dir,
+            log,
+            criu_log: criu_log.to_owned(),
+        })
     }
 
     /// The numbers of the descriptors it writes through.
     pub fn descriptors(&self) -> Vec<RawFd> {
         let log = self.log.as_ref().map(AsRawFd::as_raw_fd);
-        [Some(self.work_dir.as_raw_fd()), log].into_iter().flatten().collect()
+        [Some(self.work_dir.as_raw_fd()), log]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     /// Writes a file beside the logs so that it is there whole or not at all.
@@ -56,9 +63,12 @@ impl Journal {
     /// One line, with the time.
     pub fn line(&mut self, text: impl std::fmt::Display) {
         let Some(log) = &mut self.log else { return };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         // One write, so that lines of two processes do not mix.
-        let _ = log.write_all(format!("{}.{:03} {text}\n", now.as_secs(), now.subsec_millis()).as_bytes());
+        let _ = log
+            .write_all(format!("{}.{:03} {text}\n", now.as_secs(), now.subsec_millis()).as_bytes());
     }
 
     /// Why the operation failed: also at the end of CRIU's log, in CRIU's form. runc (>= 1.3) and crun (>= 1.28) show
@@ -72,8 +82,11 @@ impl Journal {
 }
 
 fn append(dir: &OwnedFd, name: &str) -> Option<File> {
-    let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    openat(dir.as_fd(), name, flags, Mode::from_bits_truncate(0o600)).ok().map(File::from)
+    let flags =
+        OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    openat(dir.as_fd(), name, flags, Mode::from_bits_truncate(0o600))
+        .ok()
+        .map(File::from)
 }
 
 /// Writes a file in `dir` so that it is there whole or not at all.
@@ -82,11 +95,17 @@ fn append(dir: &OwnedFd, name: &str) -> Option<File> {
 /// When the directory cannot be written.
 pub fn replace(dir: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> io::Result<()> {
     let temporary = format!(".{name}.{}", std::process::id());
-    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let file = openat(dir, temporary.as_str(), flags, Mode::from_bits_truncate(0o600))?;
-    let written = File::from(file).write_all(bytes).and_then(|()| {
-        Ok(renameat(dir, temporary.as_str(), dir, name)?)
-    });
+    let flags =
+        OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let file = openat(
+        dir,
+        temporary.as_str(),
+        flags,
+        Mode::from_bits_truncate(0o600),
+    )?;
+    let written = File::from(file)
+        .write_all(bytes)
+        .and_then(|()| Ok(renameat(dir, temporary.as_str(), dir, name)?));
     if written.is_err() {
         let _ = unlinkat(dir, temporary.as_str(), UnlinkatFlags::NoRemoveDir);
     }
@@ -101,18 +120,26 @@ mod tests {
     fn a_refusal_is_in_both_logs_after_what_was_there() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("restore.log"), "(00.1) criu was here\n").unwrap();
-        let mut journal = Journal::open(&File::open(dir.path()).unwrap().into(), "restore.log").unwrap();
+        let mut journal =
+            Journal::open(&File::open(dir.path()).unwrap().into(), "restore.log").unwrap();
         journal.line("plan: 2 files");
         journal.refusal("mount /data is in use");
         let ours = std::fs::read_to_string(dir.path().join(LOG)).unwrap();
-        assert!(ours.contains("plan: 2 files\n") && ours.contains("refused: mount /data is in use\n"), "{ours}");
+        assert!(
+            ours.contains("plan: 2 files\n") && ours.contains("refused: mount /data is in use\n"),
+            "{ours}"
+        );
         let criu = std::fs::read_to_string(dir.path().join("restore.log")).unwrap();
-        assert_eq!(criu, "(00.1) criu was here\nError (restow): mount /data is in use\n");
+        assert_eq!(
+            criu,
+            "(00.1) criu was here\nError (restow): mount /data is in use\n"
+        );
     }
 
     #[test]
     fn a_directory_that_cannot_be_written_stops_nothing() {
-        let mut journal = Journal::open(&File::open("/proc/self").unwrap().into(), "restore.log").unwrap();
+        let mut journal =
+            Journal::open(&File::open("/proc/self").unwrap().into(), "restore.log").unwrap();
         journal.line("unheard");
         journal.refusal("unheard");
     }

@@ -43,10 +43,14 @@ impl Directories {
     /// With what could not be opened, in words.
     pub fn open(request: &Request, peer: &Peer) -> Result<Self, String> {
         let dir = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
-        let named = |what: &'static str| move |error: io::Error| format!("The {what} of the request cannot be opened: {error}");
+        let named = |what: &'static str| {
+            move |error: io::Error| format!("The {what} of the request cannot be opened: {error}")
+        };
         let images = match (request.images_dir_fd(), request.images_dir()) {
             (Some(fd), _) => peer.descriptor(fd, dir).map_err(named("image directory"))?,
-            (None, Some(path)) => OwnedFd::from(File::open(path).map_err(named("image directory"))?),
+            (None, Some(path)) => {
+                OwnedFd::from(File::open(path).map_err(named("image directory"))?)
+            }
             (None, None) => return Err("The request names no image directory".into()),
         };
         let work = match request.work_dir_fd() {
@@ -54,8 +58,15 @@ impl Directories {
             // CRIU's default; it would otherwise follow the images into the staging directory.
             None => images.try_clone().map_err(named("work directory"))?,
         };
-        let status = request.status_fd().map(|fd| peer.descriptor(fd, OFlag::O_WRONLY)).transpose();
-        Ok(Self { images, work, status: status.map_err(named("status descriptor"))? })
+        let status = request
+            .status_fd()
+            .map(|fd| peer.descriptor(fd, OFlag::O_WRONLY))
+            .transpose();
+        Ok(Self {
+            images,
+            work,
+            status: status.map_err(named("status descriptor"))?,
+        })
     }
 
     /// Puts the new numbers into the request. The relay holds the descriptors under these numbers.
@@ -72,8 +83,13 @@ impl Directories {
     /// # Errors
     /// In words, when descriptors run out.
     pub fn journal(&self, request: &Request, kind: Kind) -> Result<Journal, String> {
-        let default = if kind == Kind::DUMP { "dump.log" } else { "restore.log" };
-        Journal::open(&self.work, request.log_file().unwrap_or(default)).map_err(|error| chain(&error))
+        let default = if kind == Kind::DUMP {
+            "dump.log"
+        } else {
+            "restore.log"
+        };
+        Journal::open(&self.work, request.log_file().unwrap_or(default))
+            .map_err(|error| chain(&error))
     }
 
     /// The numbers of all of them.

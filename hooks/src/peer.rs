@@ -45,25 +45,35 @@ impl Peer {
     pub fn of(socket: &impl AsFd) -> io::Result<Self> {
         let pid = getsockopt(socket, sockopt::PeerCredentials)?.pid();
         if pid == 0 {
-            return Err(io::Error::other("the client is in a pid namespace that cannot be seen from here"));
+            return Err(io::Error::other(
+                "the client is in a pid namespace that cannot be seen from here",
+            ));
         }
         let args = std::fs::read(format!("/proc/{pid}/cmdline"))?
             .split(|byte| *byte == 0)
             .map(|arg| String::from_utf8_lossy(arg).into_owned())
             .filter(|arg| !arg.is_empty())
             .collect();
-        Ok(Self { pid: HostPid(pid), args })
+        Ok(Self {
+            pid: HostPid(pid),
+            args,
+        })
     }
 
     /// The runtime's name, such as `runc`.
     pub fn runtime(&self) -> String {
         let program = self.args.first().map_or("", String::as_str);
-        Path::new(program).file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+        Path::new(program)
+            .file_name()
+            .map_or_else(String::new, |name| name.to_string_lossy().into_owned())
     }
 
     /// The container's id: the last argument of every runtime's `checkpoint` and `restore`.
     pub fn container(&self) -> Option<&str> {
-        self.args.last().filter(|arg| self.args.len() > 1 && !arg.starts_with('-')).map(String::as_str)
+        self.args
+            .last()
+            .filter(|arg| self.args.len() > 1 && !arg.starts_with('-'))
+            .map(String::as_str)
     }
 
     /// Opens a descriptor of the peer's anew.
@@ -72,7 +82,11 @@ impl Peer {
     /// When the peer has no such descriptor.
     pub fn descriptor(&self, fd: i32, flags: OFlag) -> io::Result<OwnedFd> {
         let path = format!("/proc/{}/fd/{fd}", self.pid);
-        Ok(open(path.as_str(), flags | OFlag::O_CLOEXEC, Mode::empty())?)
+        Ok(open(
+            path.as_str(),
+            flags | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )?)
     }
 
     /// The bundle a restore is for.
@@ -85,7 +99,8 @@ impl Peer {
     pub fn dump_bundle(&self, init: HostPid) -> Option<PathBuf> {
         let root = self.root();
         let dir = Path::new(&root).join(self.container()?);
-        runc_bundle(&dir.join("state.json"), init).or_else(|| crun_bundle(&dir.join("status"), init))
+        runc_bundle(&dir.join("state.json"), init)
+            .or_else(|| crun_bundle(&dir.join("status"), init))
     }
 
     /// Where the runtime keeps its records: `--root DIR`, `--root=DIR` or its default.
@@ -107,7 +122,11 @@ fn runc_bundle(record: &Path, init: HostPid) -> Option<PathBuf> {
     let state: Value = serde_json::from_slice(&std::fs::read(record).ok()?).ok()?;
     (state["init_process_pid"].as_i64()? == i64::from(init.0)).then_some(())?;
     let labels = state["config"]["labels"].as_array()?;
-    labels.iter().filter_map(Value::as_str).find_map(|label| label.strip_prefix("bundle=")).map(PathBuf::from)
+    labels
+        .iter()
+        .filter_map(Value::as_str)
+        .find_map(|label| label.strip_prefix("bundle="))
+        .map(PathBuf::from)
 }
 
 /// crun's `status` has `pid` and `bundle` (src/libcrun/status.c).
@@ -136,13 +155,20 @@ impl Bundle {
         let annotations = spec["annotations"].as_object().into_iter().flatten();
         let mounts = spec["mounts"].as_array().into_iter().flatten();
         Self {
-            annotations: annotations.filter_map(|(name, value)| Some((name.clone(), text(value)?))).collect(),
+            annotations: annotations
+                .filter_map(|(name, value)| Some((name.clone(), text(value)?)))
+                .collect(),
             mounts: mounts
                 .filter_map(|mount| {
-                    let options = mount["options"].as_array().into_iter().flatten().filter_map(Value::as_str);
+                    let options = mount["options"]
+                        .as_array()
+                        .into_iter()
+                        .flatten()
+                        .filter_map(Value::as_str);
                     Some(SpecMount {
                         destination: ContainerPath::new(mount["destination"].as_str()?),
-                        bind: mount["type"] == "bind" || options.into_iter().any(|o| o == "bind" || o == "rbind"),
+                        bind: mount["type"] == "bind"
+                            || options.into_iter().any(|o| o == "bind" || o == "rbind"),
                     })
                 })
                 .collect(),
@@ -161,16 +187,30 @@ mod tests {
     use super::*;
 
     fn peer(args: &[&str]) -> Peer {
-        Peer { pid: HostPid(1), args: args.iter().map(|arg| (*arg).to_owned()).collect() }
+        Peer {
+            pid: HostPid(1),
+            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+        }
     }
 
     #[test]
     fn the_container_is_the_last_argument() {
-        let runc = peer(&["/usr/bin/runc", "--root", "/run/x", "checkpoint", "--image-path", "/i", "web-1"]);
+        let runc = peer(&[
+            "/usr/bin/runc",
+            "--root",
+            "/run/x",
+            "checkpoint",
+            "--image-path",
+            "/i",
+            "web-1",
+        ]);
         assert_eq!(runc.container(), Some("web-1"));
         assert_eq!(runc.runtime(), "runc");
         assert_eq!(runc.root(), "/run/x");
-        assert_eq!(peer(&["crun", "--root=/run/y", "checkpoint", "c"]).root(), "/run/y");
+        assert_eq!(
+            peer(&["crun", "--root=/run/y", "checkpoint", "c"]).root(),
+            "/run/y"
+        );
         assert_eq!(peer(&["crun", "checkpoint", "c"]).root(), "/run/crun");
         assert_eq!(peer(&["podman"]).container(), None);
     }
@@ -179,7 +219,11 @@ mod tests {
     fn a_record_counts_only_for_the_process_it_names() {
         let dir = tempfile::tempdir().unwrap();
         let runc = dir.path().join("state.json");
-        std::fs::write(&runc, r#"{"init_process_pid": 7, "config": {"labels": ["a=b", "bundle=/run/b"]}}"#).unwrap();
+        std::fs::write(
+            &runc,
+            r#"{"init_process_pid": 7, "config": {"labels": ["a=b", "bundle=/run/b"]}}"#,
+        )
+        .unwrap();
         assert_eq!(runc_bundle(&runc, HostPid(7)), Some("/run/b".into()));
         assert_eq!(runc_bundle(&runc, HostPid(8)), None);
         let crun = dir.path().join("status");
@@ -210,7 +254,18 @@ mod tests {
         let bundle = Bundle::parse(&spec);
         assert_eq!(bundle.annotations["restow.dev/enabled"], "true");
         assert_eq!(bundle.hostname.as_deref(), Some("h"));
-        let binds: Vec<_> = bundle.mounts.iter().map(|mount| (mount.destination.to_string(), mount.bind)).collect();
-        assert_eq!(binds, [("/proc".into(), false), ("/data".into(), true), ("/x".into(), true)]);
+        let binds: Vec<_> = bundle
+            .mounts
+            .iter()
+            .map(|mount| (mount.destination.to_string(), mount.bind))
+            .collect();
+        assert_eq!(
+            binds,
+            [
+                ("/proc".into(), false),
+                ("/data".into(), true),
+                ("/x".into(), true)
+            ]
+        );
     }
 }

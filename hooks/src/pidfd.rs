@@ -41,8 +41,20 @@ impl PidFd {
     pub fn kill(&self) -> io::Result<()> {
         let fd = self.0.as_raw_fd();
         // SAFETY: no siginfo is given, so no memory is read.
-        let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, libc::SIGKILL, std::ptr::null::<u8>(), 0) };
-        if sent == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        let sent = unsafe {
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                fd,
+                libc::SIGKILL,
+                std::ptr::null::<u8>(),
+                0,
+            )
+        };
+        if sent == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
     }
 }
 
@@ -52,7 +64,10 @@ mod tests {
 
     #[test]
     fn a_process_is_alive_until_it_is_killed() {
-        let mut child = std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let mut child = std::process::Command::new("cat")
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
         let pidfd = PidFd::open(i32::try_from(child.id()).unwrap()).unwrap();
         assert!(pidfd.alive());
         pidfd.kill().unwrap();

@@ -58,25 +58,46 @@ impl RealCriu {
         let own_id = identity(&own).map_err(Error::Own)?;
         let mut seen = env::var(SEEN).unwrap_or_default();
         if !seen.split(',').any(|id| id == own_id) {
-            seen = if seen.is_empty() { own_id } else { format!("{seen},{own_id}") };
+            seen = if seen.is_empty() {
+                own_id
+            } else {
+                format!("{seen},{own_id}")
+            };
         }
         if let Some(path) = configured {
-            let id = runnable(path).map_err(|source| Error::Configured { path: path.into(), source })?;
+            let id = runnable(path).map_err(|source| Error::Configured {
+                path: path.into(),
+                source,
+            })?;
             if seen.split(',').any(|other| other == id) {
                 let source = io::Error::other("it is Restow's own criu");
-                return Err(Error::Configured { path: path.into(), source });
+                return Err(Error::Configured {
+                    path: path.into(),
+                    source,
+                });
             }
-            return Ok(Self { path: path.into(), seen });
+            return Ok(Self {
+                path: path.into(),
+                seen,
+            });
         }
         let search = env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
-        Self::scan(&search, &seen).ok_or_else(|| Error::NotFound { path: search.to_string_lossy().into_owned(), own })
+        Self::scan(&search, &seen).ok_or_else(|| Error::NotFound {
+            path: search.to_string_lossy().into_owned(),
+            own,
+        })
     }
 
     fn scan(search: &OsString, seen: &str) -> Option<Self> {
-        env::split_paths(search).map(|dir| dir.join("criu")).find_map(|path| {
-            let id = runnable(&path).ok()?;
-            (!seen.split(',').any(|other| other == id)).then(|| Self { path, seen: seen.to_owned() })
-        })
+        env::split_paths(search)
+            .map(|dir| dir.join("criu"))
+            .find_map(|path| {
+                let id = runnable(&path).ok()?;
+                (!seen.split(',').any(|other| other == id)).then(|| Self {
+                    path,
+                    seen: seen.to_owned(),
+                })
+            })
     }
 
     /// Becomes the real criu. Returns only on failure.

@@ -48,13 +48,21 @@ impl Restore {
     /// # Errors
     /// In words, when it is not possible; nothing is left behind.
     pub fn prepare(operation: &mut Operation, policy: &Policy) -> Result<Self, String> {
-        let images = operation.directories.images.try_clone().map_err(|error| chain(&error))?;
+        let images = operation
+            .directories
+            .images
+            .try_clone()
+            .map_err(|error| chain(&error))?;
         let images = ImageDir::open(images).map_err(|error| chain(&error))?;
         let source = Source::read(&images).map_err(|error| chain(&error))?;
         let mut target = target(operation)?;
-        let journal = operation.journal.try_clone().map_err(|error| chain(&error))?;
+        let journal = operation
+            .journal
+            .try_clone()
+            .map_err(|error| chain(&error))?;
         for lookup in plan::lookups(&source, &target) {
-            let fact = host::look_up(&lookup).map_err(|error| format!("Cannot look at {}: {error}", lookup.path()))?;
+            let fact = host::look_up(&lookup)
+                .map_err(|error| format!("Cannot look at {}: {error}", lookup.path()))?;
             target.files.insert(lookup.path(), fact);
         }
         let plan = plan::plan(&source, &target, policy);
@@ -65,10 +73,13 @@ impl Restore {
             return Err(list("The restore is not possible", plan.blockers()));
         }
         let staging = Staging::new(Path::new(STAGING_ROOT)).map_err(|error| chain(&error))?;
-        let filled = staging.fill(&images, &plan).map_err(|error| chain(&error)).and_then(|()| {
-            let made = cgroup::make_sub_cgroups(&plan.cgroup.placements, &target);
-            made.map_err(|error| format!("Cannot make a sub-cgroup of the container: {error}"))
-        });
+        let filled = staging
+            .fill(&images, &plan)
+            .map_err(|error| chain(&error))
+            .and_then(|()| {
+                let made = cgroup::make_sub_cgroups(&plan.cgroup.placements, &target);
+                made.map_err(|error| format!("Cannot make a sub-cgroup of the container: {error}"))
+            });
         let staged = filled.and_then(|()| {
             let dir = std::fs::File::open(staging.path());
             dir.map_err(|error| format!("Cannot open {}: {error}", staging.path().display()))
@@ -81,17 +92,30 @@ impl Restore {
             }
         }
         if plan.cgroup.by_criu {
-            operation.request.set_cgroups(CgroupMode::Soft, target.cgroups.iter().filter(|(_, path)| !path.is_root()));
+            operation.request.set_cgroups(
+                CgroupMode::Soft,
+                target.cgroups.iter().filter(|(_, path)| !path.is_root()),
+            );
         } else {
             operation.request.set_cgroups(CgroupMode::Ignore, []);
         }
-        Ok(Self { target, plan, staging: Some(staging), init: None, journal })
+        Ok(Self {
+            target,
+            plan,
+            staging: Some(staging),
+            init: None,
+            journal,
+        })
     }
 
     /// Descriptors the relay needs.
     pub fn descriptors(&self) -> Vec<RawFd> {
         let mut fds = self.journal.descriptors();
-        fds.extend(self.staging.as_ref().map(|staging| staging.lock().as_raw_fd()));
+        fds.extend(
+            self.staging
+                .as_ref()
+                .map(|staging| staging.lock().as_raw_fd()),
+        );
         fds
     }
 
@@ -104,8 +128,9 @@ impl Restore {
         cgroup::move_process(own, &self.plan.cgroup.container, &self.target)
             .map_err(|error| format!("Cannot enter the new container's cgroup: {error}"))?;
         if self.plan.cgroup.private_namespace && !self.plan.cgroup.by_criu {
-            cgroup::unshare_namespace()
-                .map_err(|error| format!("Cannot give the container a cgroup namespace of its own: {error}"))?;
+            cgroup::unshare_namespace().map_err(|error| {
+                format!("Cannot give the container a cgroup namespace of its own: {error}")
+            })?;
         }
         Ok(())
     }
@@ -115,24 +140,30 @@ impl Restore {
         self.leave_container_cgroup(peer);
         let bytes = serde_json::to_vec_pretty(&self.plan).unwrap_or_default();
         if let Err(error) = self.journal.attach(PLAN, &bytes) {
-            self.journal.line(format_args!("{PLAN} cannot be written: {error}"));
+            self.journal
+                .line(format_args!("{PLAN} cannot be written: {error}"));
         }
     }
 
     /// The relay goes to the runtime's cgroup: in the container's it would count against its limits and die with it.
     fn leave_container_cgroup(&mut self, peer: HostPid) {
         let own = HostPid(nix::unistd::getpid().as_raw());
-        let moved = host::cgroups(peer).and_then(|cgroups| cgroup::move_process(own, &cgroups, &self.target));
+        let moved = host::cgroups(peer)
+            .and_then(|cgroups| cgroup::move_process(own, &cgroups, &self.target));
         if let Err(error) = moved {
-            self.journal.line(format_args!("the relay stays in the container's cgroup: {error}"));
+            self.journal.line(format_args!(
+                "the relay stays in the container's cgroup: {error}"
+            ));
         }
     }
 
     fn post_restore(&mut self, init: HostPid) -> Result<usize, String> {
-        let tree = RestoredTree::of(init).map_err(|error| format!("The restored tree cannot be looked at: {error}"))?;
+        let tree = RestoredTree::of(init)
+            .map_err(|error| format!("The restored tree cannot be looked at: {error}"))?;
         if !self.plan.cgroup.by_criu {
-            cgroup::place(&self.plan.cgroup.placements, tree.tasks(), &self.target)
-                .map_err(|error| format!("A restored process cannot be moved to its sub-cgroup: {error}"))?;
+            cgroup::place(&self.plan.cgroup.placements, tree.tasks(), &self.target).map_err(
+                |error| format!("A restored process cannot be moved to its sub-cgroup: {error}"),
+            )?;
         }
         let verdict = verify(&self.plan, &tree);
         for mismatch in &verdict.mismatches {
@@ -141,7 +172,10 @@ impl Restore {
         if verdict.mismatches.is_empty() {
             return Ok(verdict.compared);
         }
-        Err(list("The restored container is not as planned, and was stopped before it ran", verdict.mismatches.iter()))
+        Err(list(
+            "The restored container is not as planned, and was stopped before it ran",
+            verdict.mismatches.iter(),
+        ))
     }
 }
 
@@ -158,7 +192,9 @@ impl Stage for Restore {
         };
         match self.post_restore(init) {
             Ok(compared) => {
-                self.journal.line(format_args!("verified: {compared} comparisons with /proc, all as planned"));
+                self.journal.line(format_args!(
+                    "verified: {compared} comparisons with /proc, all as planned"
+                ));
                 Answer::Forward
             }
             Err(reason) => {
@@ -169,18 +205,22 @@ impl Stage for Restore {
     }
 
     fn abandoned(&mut self) {
-        let Some((init, pidfd)) = &self.init else { return };
+        let Some((init, pidfd)) = &self.init else {
+            return;
+        };
         if !pidfd.alive() {
             return;
         }
         // criu would have killed the tree. The init's end is the end of its pid namespace; a tree without one has to be
         // ended process by process.
-        let tree = RestoredTree::of(*init).map(|tree| tree.tasks().values().copied().collect::<Vec<_>>());
+        let tree =
+            RestoredTree::of(*init).map(|tree| tree.tasks().values().copied().collect::<Vec<_>>());
         let _ = pidfd.kill();
         for pid in tree.unwrap_or_default() {
             let _ = kill(Pid::from_raw(pid.0), Signal::SIGKILL);
         }
-        self.journal.line("criu is gone: what it had restored so far was killed");
+        self.journal
+            .line("criu is gone: what it had restored so far was killed");
     }
 
     fn result(&mut self, success: bool, veto: Option<&str>) {
@@ -188,23 +228,32 @@ impl Stage for Restore {
             // criu has said all it has to say, so this is where a runtime that quotes its log finds it.
             self.journal.refusal(reason);
         }
-        self.journal.line(if success { "restored" } else { "not restored" });
+        self.journal
+            .line(if success { "restored" } else { "not restored" });
     }
 
     fn finished(&mut self) {
         if let Some(Err(error)) = self.staging.take().map(Staging::remove) {
-            self.journal.line(format_args!("{}; it is collected at the next restore", chain(&error)));
+            self.journal.line(format_args!(
+                "{}; it is collected at the next restore",
+                chain(&error)
+            ));
         }
     }
 }
 
 /// Findings in one text.
 fn list<'a>(what: &str, findings: impl Iterator<Item = &'a Finding>) -> String {
-    let all: Vec<String> = findings.map(|finding| format!("{}: {}", finding.object, finding.text)).collect();
+    let all: Vec<String> = findings
+        .map(|finding| format!("{}: {}", finding.object, finding.text))
+        .collect();
     let shown = all[..all.len().min(SHOWN_FINDINGS)].join("; ");
     match all.len().saturating_sub(SHOWN_FINDINGS) {
         0 => format!("{what}: {shown}"),
-        more => format!("{what}: {shown}; and {more} more in {}", crate::journal::LOG),
+        more => format!(
+            "{what}: {shown}; and {more} more in {}",
+            crate::journal::LOG
+        ),
     }
 }
 
@@ -220,13 +269,20 @@ fn target(operation: &Operation) -> Result<Target, String> {
     let mounts = host::mountinfo(own).map_err(words("mounts of the node"))?;
     let cgroup_mounts = host::cgroup_mounts(&mounts, known.keys());
     let bad = |error| format!("The request cannot be understood: {error}");
-    let mut target = Target { cgroup_mounts, ..Target::default() };
+    let mut target = Target {
+        cgroup_mounts,
+        ..Target::default()
+    };
     // runc has moved this process to the container's cgroup already; crun only names it.
     if host::cgroups(operation.peer.pid).is_ok_and(|peer| peer == cgroups) {
         for (hierarchy, root) in operation.request.cgroup_roots().map_err(bad)? {
             for (known, path) in &mut cgroups {
-                let meant = hierarchy.as_ref().is_none_or(|hierarchy| hierarchy == known);
-                let exists = target.cgroup_path_on_host(known, &root).is_some_and(|dir| dir.as_path().is_dir());
+                let meant = hierarchy
+                    .as_ref()
+                    .is_none_or(|hierarchy| hierarchy == known);
+                let exists = target
+                    .cgroup_path_on_host(known, &root)
+                    .is_some_and(|dir| dir.as_path().is_dir());
                 if meant && exists {
                     *path = root.clone();
                 }
@@ -239,7 +295,11 @@ fn target(operation: &Operation) -> Result<Target, String> {
     target.hostname = match operation.request.joined_namespace("uts").map_err(bad)? {
         Some(path) => {
             let what = format!("host name of the new pod ({})", path.display());
-            Some(std::fs::File::open(&path).and_then(|file| host::hostname_in(&file)).map_err(words(&what))?)
+            Some(
+                std::fs::File::open(&path)
+                    .and_then(|file| host::hostname_in(&file))
+                    .map_err(words(&what))?,
+            )
         }
         None => operation.bundle.hostname.clone(),
     };

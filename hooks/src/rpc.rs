@@ -149,12 +149,21 @@ impl Request {
         for entry in self.opts.messages(opts::EXT_MNT) {
             let entry = entry?;
             if let (Some(key), Some(source)) = (entry.str(1), entry.str(2)) {
-                mounts.push(TargetMount { key: key.to_owned(), source: HostPath::new(source) });
+                mounts.push(TargetMount {
+                    key: key.to_owned(),
+                    source: HostPath::new(source),
+                });
             }
         }
         for text in self.opts.strs(opts::EXTERNAL) {
-            if let Some((key, source)) = text.strip_prefix("mnt[").and_then(|rest| rest.split_once("]:")) {
-                mounts.push(TargetMount { key: key.to_owned(), source: HostPath::new(source) });
+            if let Some((key, source)) = text
+                .strip_prefix("mnt[")
+                .and_then(|rest| rest.split_once("]:"))
+            {
+                mounts.push(TargetMount {
+                    key: key.to_owned(),
+                    source: HostPath::new(source),
+                });
             }
         }
         Ok(mounts)
@@ -165,7 +174,10 @@ impl Request {
         let mut roots = Vec::new();
         for entry in self.opts.messages(opts::CG_ROOT) {
             let entry = entry?;
-            let hierarchy = entry.str(1).filter(|name| !name.is_empty()).map(|name| Hierarchy(name.to_owned()));
+            let hierarchy = entry
+                .str(1)
+                .filter(|name| !name.is_empty())
+                .map(|name| Hierarchy(name.to_owned()));
             if let Some(path) = entry.str(2) {
                 roots.push((hierarchy, CgroupPath::new(path)));
             }
@@ -255,11 +267,18 @@ impl Response {
         let notification = match message.bytes(resp::NOTIFY).filter(|_| kind == Kind::NOTIFY) {
             Some(bytes) => {
                 let notify = Message::parse(bytes)?;
-                Some(Notification { script: notify.str(1).unwrap_or_default().to_owned(), pid: notify.i32(2) })
+                Some(Notification {
+                    script: notify.str(1).unwrap_or_default().to_owned(),
+                    pid: notify.i32(2),
+                })
             }
             None => None,
         };
-        Ok(Self { kind, success: message.bool(resp::SUCCESS).unwrap_or(false), notification })
+        Ok(Self {
+            kind,
+            success: message.bool(resp::SUCCESS).unwrap_or(false),
+            notification,
+        })
     }
 }
 
@@ -348,8 +367,17 @@ mod tests {
         let first = CgroupPath::new("/a");
         let second = CgroupPath::new("/b");
         request.set_cgroups(CgroupMode::Soft, [(&Hierarchy::v2(), &first)]);
-        request.set_cgroups(CgroupMode::Soft, [(&Hierarchy::v2(), &second), (&Hierarchy("cpu".into()), &second)]);
-        let expected = [(None, second.clone()), (Some(Hierarchy("cpu".into())), second)];
+        request.set_cgroups(
+            CgroupMode::Soft,
+            [
+                (&Hierarchy::v2(), &second),
+                (&Hierarchy("cpu".into()), &second),
+            ],
+        );
+        let expected = [
+            (None, second.clone()),
+            (Some(Hierarchy("cpu".into())), second),
+        ];
         assert_eq!(request.cgroup_roots().unwrap(), expected);
     }
 
@@ -359,7 +387,10 @@ mod tests {
         let parsed = Response::parse(&bytes).unwrap();
         assert_eq!((parsed.kind, parsed.success), (Kind::RESTORE, false));
         let explained = with_error(&result(Kind::RESTORE, false), "because").unwrap();
-        assert_eq!(Message::parse(&explained).unwrap().str(resp::CR_ERRMSG), Some("because"));
+        assert_eq!(
+            Message::parse(&explained).unwrap().str(resp::CR_ERRMSG),
+            Some("because")
+        );
     }
 
     #[test]
@@ -369,10 +400,23 @@ mod tests {
         old.set_bytes(1, b"/etc/hosts".to_vec());
         old.set_bytes(2, b"/pods/hosts".to_vec());
         request.opts.push_bytes(opts::EXT_MNT, old.encode());
-        request.opts.push_bytes(opts::EXTERNAL, b"mnt[/data]:/pods/data".to_vec());
-        request.opts.push_bytes(opts::EXTERNAL, b"net[4026531840]:extRootNetNS".to_vec());
+        request
+            .opts
+            .push_bytes(opts::EXTERNAL, b"mnt[/data]:/pods/data".to_vec());
+        request
+            .opts
+            .push_bytes(opts::EXTERNAL, b"net[4026531840]:extRootNetNS".to_vec());
         let mounts = request.external_mounts().unwrap();
-        let found: Vec<_> = mounts.iter().map(|mount| (mount.key.as_str(), mount.source.to_string())).collect();
-        assert_eq!(found, [("/etc/hosts", "/pods/hosts".into()), ("/data", "/pods/data".into())]);
+        let found: Vec<_> = mounts
+            .iter()
+            .map(|mount| (mount.key.as_str(), mount.source.to_string()))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("/etc/hosts", "/pods/hosts".into()),
+                ("/data", "/pods/data".into())
+            ]
+        );
     }
 }

@@ -15,11 +15,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::cmsg_space;
 use nix::errno::Errno;
-use nix::unistd::dup2;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockType, UnixCredentials,
-    getsockopt, recv, recvmsg, sendmsg, setsockopt, shutdown, socketpair, sockopt,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockType,
+    UnixCredentials, getsockopt, recv, recvmsg, sendmsg, setsockopt, shutdown, socketpair, sockopt,
 };
+use nix::unistd::dup2;
 
 /// What was received.
 #[derive(Debug)]
@@ -56,7 +56,12 @@ impl Connection {
     /// # Errors
     /// When descriptors run out.
     pub fn pair() -> io::Result<(Self, OwnedFd)> {
-        let (kept, given) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        let (kept, given) = socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC,
+        )?;
         Ok((Self::new(kept)?, given))
     }
 
@@ -82,7 +87,12 @@ impl Connection {
         let mut bytes = vec![0; length];
         let mut control = cmsg_space!([RawFd; MAX_FDS], UnixCredentials);
         let mut parts = [IoSliceMut::new(&mut bytes)];
-        let message = recvmsg::<()>(fd, &mut parts, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC)?;
+        let message = recvmsg::<()>(
+            fd,
+            &mut parts,
+            Some(&mut control),
+            MsgFlags::MSG_CMSG_CLOEXEC,
+        )?;
         let received = message.bytes;
         let mut fds = Vec::new();
         let mut real = false;
@@ -90,7 +100,10 @@ impl Connection {
             match part {
                 ControlMessageOwned::ScmRights(raw) => {
                     // SAFETY: the kernel has just made these descriptors for us; nobody else owns them.
-                    fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+                    fds.extend(
+                        raw.into_iter()
+                            .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
+                    );
                 }
                 ControlMessageOwned::ScmCredentials(_) => real = true,
                 _ => {}
@@ -113,7 +126,13 @@ impl Connection {
         let rights = [ControlMessage::ScmRights(&raw)];
         let control = if raw.is_empty() { &[][..] } else { &rights[..] };
         loop {
-            match sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None) {
+            match sendmsg::<()>(
+                self.0.as_raw_fd(),
+                &[IoSlice::new(bytes)],
+                control,
+                MsgFlags::MSG_NOSIGNAL,
+                None,
+            ) {
                 Err(Errno::EINTR) => {}
                 sent => return Ok(sent.map(drop)?),
             }
@@ -185,7 +204,9 @@ mod tests {
             let (a, b) = pair();
             let sent = vec![7; size];
             a.send(&sent, &[]).unwrap();
-            let Received::Message(bytes, fds) = b.receive().unwrap() else { panic!("no message of {size} bytes") };
+            let Received::Message(bytes, fds) = b.receive().unwrap() else {
+                panic!("no message of {size} bytes")
+            };
             assert_eq!(bytes.len(), size);
             assert!(bytes == sent && fds.is_empty());
         }
@@ -205,7 +226,9 @@ mod tests {
         let (a, b) = pair();
         let file = std::fs::File::open("/dev/null").unwrap();
         a.send(b"take", &[file.as_fd()]).unwrap();
-        let Received::Message(bytes, fds) = b.receive().unwrap() else { panic!("no message") };
+        let Received::Message(bytes, fds) = b.receive().unwrap() else {
+            panic!("no message")
+        };
         assert_eq!((bytes.as_slice(), fds.len()), (b"take".as_slice(), 1));
         let link = std::fs::read_link(format!("/proc/self/fd/{}", fds[0].as_raw_fd())).unwrap();
         assert_eq!(link.to_str(), Some("/dev/null"));
@@ -224,7 +247,10 @@ mod tests {
     fn sending_to_nobody_is_an_error_not_a_signal() {
         let (a, b) = pair();
         drop(b);
-        assert_eq!(a.send(b"x", &[]).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(
+            a.send(b"x", &[]).unwrap_err().kind(),
+            io::ErrorKind::BrokenPipe
+        );
     }
 
     #[test]

@@ -16,7 +16,11 @@ use crate::target::Target;
 ///
 /// # Errors
 /// With the cgroup that could not be entered.
-pub fn move_process(pid: HostPid, wanted: &BTreeMap<Hierarchy, CgroupPath>, target: &Target) -> io::Result<()> {
+pub fn move_process(
+    pid: HostPid,
+    wanted: &BTreeMap<Hierarchy, CgroupPath>,
+    target: &Target,
+) -> io::Result<()> {
     let current = cgroups(pid)?;
     for (hierarchy, path) in wanted {
         if current.get(hierarchy) == Some(path) {
@@ -72,8 +76,12 @@ pub fn unshare_namespace() -> io::Result<()> {
 fn attach(pid: HostPid, dir: &HostPath) -> io::Result<()> {
     let procs = dir.join("cgroup.procs");
     // Never created: in a directory that is no cgroup the write would make a plain file and look like success.
-    let mut file = std::fs::File::options().write(true).open(procs.as_path()).map_err(|error| named(&procs, &error))?;
-    io::Write::write_all(&mut file, pid.to_string().as_bytes()).map_err(|error| named(&procs, &error))
+    let mut file = std::fs::File::options()
+        .write(true)
+        .open(procs.as_path())
+        .map_err(|error| named(&procs, &error))?;
+    io::Write::write_all(&mut file, pid.to_string().as_bytes())
+        .map_err(|error| named(&procs, &error))
 }
 
 fn named(path: &HostPath, error: &io::Error) -> io::Error {

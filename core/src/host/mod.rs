@@ -30,7 +30,8 @@ pub use restored::RestoredTree;
 pub fn mountinfo(pid: HostPid) -> io::Result<Vec<MountInfo>> {
     let path = format!("/proc/{pid}/mountinfo");
     let text = std::fs::read(&path)?;
-    parse::mountinfo(&text).map_err(|line| io::Error::new(io::ErrorKind::InvalidData, format!("{path}: line {line}")))
+    parse::mountinfo(&text)
+        .map_err(|line| io::Error::new(io::ErrorKind::InvalidData, format!("{path}: line {line}")))
 }
 
 /// A process's cgroups, as this process's cgroup namespace shows them.
@@ -38,7 +39,9 @@ pub fn mountinfo(pid: HostPid) -> io::Result<Vec<MountInfo>> {
 /// # Errors
 /// When the process is gone.
 pub fn cgroups(pid: HostPid) -> io::Result<BTreeMap<Hierarchy, CgroupPath>> {
-    Ok(parse::cgroups(&std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?))
+    Ok(parse::cgroups(&std::fs::read_to_string(format!(
+        "/proc/{pid}/cgroup"
+    ))?))
 }
 
 /// The cgroup file systems among `mounts`, for the given hierarchies.
@@ -53,7 +56,8 @@ pub fn cgroup_mounts<'a>(
             "cgroup" => {
                 let options: Vec<&str> = mount.super_options.split(',').collect();
                 let mut v1 = hierarchies.clone().filter(|hierarchy| !hierarchy.is_v2());
-                v1.find(|hierarchy| hierarchy.0.split(',').all(|word| options.contains(&word))).cloned()
+                v1.find(|hierarchy| hierarchy.0.split(',').all(|word| options.contains(&word)))
+                    .cloned()
             }
             _ => None,
         };
@@ -61,7 +65,11 @@ pub fn cgroup_mounts<'a>(
         let mount_point = HostPath::new(&mount.mount_point);
         // A later mount at the same place hides the earlier one.
         found.retain(|earlier| earlier.mount_point != mount_point);
-        found.push(CgroupMount { hierarchy, root: CgroupPath::new(&mount.root), mount_point });
+        found.push(CgroupMount {
+            hierarchy,
+            root: CgroupPath::new(&mount.root),
+            mount_point,
+        });
     }
     found
 }
@@ -75,7 +83,14 @@ pub fn look_up(lookup: &Lookup) -> io::Result<Option<FileFact>> {
     match found {
         Ok(fd) => file_fact(&fd).map(Some),
         // ELOOP: a link where the checkpoint had a file or directory, so what it had is not there.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)) => Ok(None),
+        Err(error)
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)
+            ) =>
+        {
+            Ok(None)
+        }
         Err(error) => Err(error),
     }
 }
@@ -90,14 +105,19 @@ pub(crate) fn open_in(root: &Path, rest: &Path) -> io::Result<OwnedFd> {
     if rest.as_os_str().is_empty() {
         return Ok(base);
     }
-    let how = OpenHow::new().flags(flags | OFlag::O_NOFOLLOW).resolve(ResolveFlag::RESOLVE_IN_ROOT);
+    let how = OpenHow::new()
+        .flags(flags | OFlag::O_NOFOLLOW)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT);
     Ok(openat2(base.as_fd(), rest, how)?)
 }
 
 pub(crate) fn file_fact(fd: &OwnedFd) -> io::Result<FileFact> {
     let stat = fstat(fd)?;
     Ok(FileFact {
-        id: ObjectId { dev: stat.st_dev, ino: stat.st_ino },
+        id: ObjectId {
+            dev: stat.st_dev,
+            ino: stat.st_ino,
+        },
         size: u64::try_from(stat.st_size).unwrap_or(0),
         mode: stat.st_mode,
     })
@@ -119,7 +139,10 @@ pub fn hostname_in(namespace: &File) -> io::Result<String> {
 
 /// The kernel's release, as `uname -r` prints it.
 pub fn kernel_release() -> String {
-    nix::sys::utsname::uname().map_or_else(|_| String::new(), |name| name.release().to_string_lossy().into_owned())
+    nix::sys::utsname::uname().map_or_else(
+        |_| String::new(),
+        |name| name.release().to_string_lossy().into_owned(),
+    )
 }
 
 /// Whether two processes share the namespace `kind` (a name in `/proc/<pid>/ns`).
@@ -138,9 +161,14 @@ pub fn share_namespace(a: HostPid, b: HostPid, kind: &str) -> io::Result<bool> {
 pub fn recorded_mounts(pid: HostPid) -> io::Result<Vec<ManifestMount>> {
     let root = format!("/proc/{pid}/root");
     let mounts = mountinfo(pid)?.into_iter().map(|mount| {
-        let rest = mount.mount_point.strip_prefix("/").unwrap_or(&mount.mount_point);
+        let rest = mount
+            .mount_point
+            .strip_prefix("/")
+            .unwrap_or(&mount.mount_point);
         // A mount point that another mount hides cannot be looked at; nothing was opened there either.
-        let id = open_in(Path::new(&root), rest).and_then(|fd| file_fact(&fd)).map(|fact| fact.id);
+        let id = open_in(Path::new(&root), rest)
+            .and_then(|fd| file_fact(&fd))
+            .map(|fact| fact.id);
         let id = id.unwrap_or(ObjectId { dev: 0, ino: 0 });
         ManifestMount {
             mnt_id: mount.id,

@@ -48,7 +48,13 @@ fn mountinfo_line(line: &[u8]) -> Option<MountInfo> {
     let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
     let fs_type = String::from_utf8_lossy(fields.next()?).into_owned();
     let super_options = String::from_utf8_lossy(fields.nth(1)?).into_owned();
-    Some(MountInfo { id: MountId(id), root, mount_point, fs_type, super_options })
+    Some(MountInfo {
+        id: MountId(id),
+        root,
+        mount_point,
+        fs_type,
+        super_options,
+    })
 }
 
 /// Undoes the kernel's `\ooo` for space, tab, newline and backslash (`fs/proc_namespace.c`, `mangle`).
@@ -57,7 +63,9 @@ fn unescape(field: &[u8]) -> PathBuf {
     let mut rest = field;
     while let Some((first, tail)) = rest.split_first() {
         if *first == b'\\'
-            && let Some(octal) = tail.get(..3).and_then(|digits| std::str::from_utf8(digits).ok())
+            && let Some(octal) = tail
+                .get(..3)
+                .and_then(|digits| std::str::from_utf8(digits).ok())
             && let Ok(byte) = u8::from_str_radix(octal, 8)
         {
             bytes.push(byte);
@@ -83,20 +91,26 @@ pub fn cgroups(text: &str) -> BTreeMap<Hierarchy, CgroupPath> {
             let hierarchy = Hierarchy(parts.next()?.to_owned());
             // The kernel marks a cgroup that was removed under its last task.
             let path = parts.next()?;
-            Some((hierarchy, CgroupPath::new(path.strip_suffix(" (deleted)").unwrap_or(path))))
+            Some((
+                hierarchy,
+                CgroupPath::new(path.strip_suffix(" (deleted)").unwrap_or(path)),
+            ))
         })
         .collect()
 }
 
 /// The process's id in its innermost pid namespace, from `/proc/<pid>/status` (`NSpid`).
 pub fn innermost_pid(status: &str) -> Option<NsPid> {
-    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("NSpid:"))?;
     line.split_whitespace().last()?.parse().ok().map(NsPid)
 }
 
 /// The processes in `/proc/<pid>/task/<tid>/children`.
 pub fn children(text: &str) -> impl Iterator<Item = HostPid> + '_ {
-    text.split_whitespace().filter_map(|word| word.parse().ok().map(HostPid))
+    text.split_whitespace()
+        .filter_map(|word| word.parse().ok().map(HostPid))
 }
 
 #[cfg(test)]
@@ -118,20 +132,32 @@ mod tests {
 
     #[test]
     fn a_line_that_is_not_mountinfo_is_named() {
-        assert_eq!(mountinfo(b"36 35 98:0 / / rw - ext4 x rw\nnonsense\n"), Err(2));
+        assert_eq!(
+            mountinfo(b"36 35 98:0 / / rw - ext4 x rw\nnonsense\n"),
+            Err(2)
+        );
     }
 
     #[test]
     fn cgroups_of_both_versions() {
         let found = cgroups("9:name=systemd:/a\n4:cpu,cpuacct:/b:c\n0::/d (deleted)\n");
-        assert_eq!(found[&Hierarchy("name=systemd".into())], CgroupPath::new("/a"));
-        assert_eq!(found[&Hierarchy("cpu,cpuacct".into())], CgroupPath::new("/b:c"));
+        assert_eq!(
+            found[&Hierarchy("name=systemd".into())],
+            CgroupPath::new("/a")
+        );
+        assert_eq!(
+            found[&Hierarchy("cpu,cpuacct".into())],
+            CgroupPath::new("/b:c")
+        );
         assert_eq!(found[&Hierarchy::v2()], CgroupPath::new("/d"));
     }
 
     #[test]
     fn the_innermost_pid_is_the_last() {
-        assert_eq!(innermost_pid("Name:\tx\nNSpid:\t4711\t17\t1\n"), Some(NsPid(1)));
+        assert_eq!(
+            innermost_pid("Name:\tx\nNSpid:\t4711\t17\t1\n"),
+            Some(NsPid(1))
+        );
         assert_eq!(innermost_pid("Name:\tx\n"), None);
     }
 }

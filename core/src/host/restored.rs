@@ -39,7 +39,8 @@ impl RestoredTree {
                 tasks.insert(ns_pid, pid);
             }
             for thread in std::fs::read_dir(format!("/proc/{pid}/task"))?.flatten() {
-                let text = std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+                let text =
+                    std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
                 waiting.extend(parse::children(&text));
             }
         }
@@ -54,7 +55,10 @@ impl Restored for RestoredTree {
 
     fn descriptor(&self, pid: HostPid, fd: u32) -> io::Result<ObjectId> {
         let stat = stat(Path::new(&format!("/proc/{pid}/fd/{fd}")))?;
-        Ok(ObjectId { dev: stat.st_dev, ino: stat.st_ino })
+        Ok(ObjectId {
+            dev: stat.st_dev,
+            ino: stat.st_ino,
+        })
     }
 
     fn cgroups(&self, pid: HostPid) -> io::Result<BTreeMap<Hierarchy, CgroupPath>> {

@@ -33,21 +33,40 @@ impl Levels {
         // Without the kubelet's names (podman pods, plain runc) the directory the container is in stands for the pod.
         let named = pod.is_some();
         let pod = pod.or_else(|| container.parent().filter(|parent| !parent.is_root()));
-        let qos = pod.as_ref().filter(|_| named).and_then(CgroupPath::parent).filter(|parent| is_qos(&parent.name()));
-        Self { container: container.clone(), pod, qos }
+        let qos = pod
+            .as_ref()
+            .filter(|_| named)
+            .and_then(CgroupPath::parent)
+            .filter(|parent| is_qos(&parent.name()));
+        Self {
+            container: container.clone(),
+            pod,
+            qos,
+        }
     }
 }
 
 fn is_pod(name: &str) -> bool {
     let uid = match name.strip_suffix(".slice") {
-        Some(slice) => slice.split_once("-pod").filter(|(head, _)| head.starts_with("kubepods")).map(|(_, uid)| uid),
+        Some(slice) => slice
+            .split_once("-pod")
+            .filter(|(head, _)| head.starts_with("kubepods"))
+            .map(|(_, uid)| uid),
         None => name.strip_prefix("pod"),
     };
-    uid.is_some_and(|uid| !uid.is_empty() && uid.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_'))
+    uid.is_some_and(|uid| {
+        !uid.is_empty()
+            && uid
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+    })
 }
 
 fn is_qos(name: &str) -> bool {
-    matches!(name, "burstable" | "besteffort" | "kubepods-burstable.slice" | "kubepods-besteffort.slice")
+    matches!(
+        name,
+        "burstable" | "besteffort" | "kubepods-burstable.slice" | "kubepods-besteffort.slice"
+    )
 }
 
 /// Maps cgroup paths of one hierarchy from the old pod to the new one.
@@ -90,7 +109,8 @@ mod tests {
     use super::*;
 
     fn map(old: &str, new: &str, path: &str) -> (String, Rule) {
-        let (path, rule) = CgroupMap::new(&CgroupPath::new(old), &CgroupPath::new(new)).map(&CgroupPath::new(path));
+        let (path, rule) = CgroupMap::new(&CgroupPath::new(old), &CgroupPath::new(new))
+            .map(&CgroupPath::new(path));
         (path.to_string(), rule)
     }
 
@@ -99,17 +119,29 @@ mod tests {
 
     #[test]
     fn each_level_follows_its_own() {
-        assert_eq!(map(OLD, NEW, "/kubepods/burstable/pod1b2c-3d/aaa/cpu.max"), (format!("{NEW}/cpu.max"), Rule::CgroupContainer));
+        assert_eq!(
+            map(OLD, NEW, "/kubepods/burstable/pod1b2c-3d/aaa/cpu.max"),
+            (format!("{NEW}/cpu.max"), Rule::CgroupContainer)
+        );
         assert_eq!(
             map(OLD, NEW, "/kubepods/burstable/pod1b2c-3d/memory.max"),
-            ("/kubepods/besteffort/pod9f8e-7d/memory.max".into(), Rule::CgroupPod)
+            (
+                "/kubepods/besteffort/pod9f8e-7d/memory.max".into(),
+                Rule::CgroupPod
+            )
         );
         assert_eq!(
             map(OLD, NEW, "/kubepods/burstable/cpu.stat"),
             ("/kubepods/besteffort/cpu.stat".into(), Rule::CgroupQos)
         );
-        assert_eq!(map(OLD, NEW, "/kubepods/cpu.stat"), ("/kubepods/cpu.stat".into(), Rule::CgroupShared));
-        assert_eq!(map(OLD, NEW, "/system.slice"), ("/system.slice".into(), Rule::CgroupShared));
+        assert_eq!(
+            map(OLD, NEW, "/kubepods/cpu.stat"),
+            ("/kubepods/cpu.stat".into(), Rule::CgroupShared)
+        );
+        assert_eq!(
+            map(OLD, NEW, "/system.slice"),
+            ("/system.slice".into(), Rule::CgroupShared)
+        );
     }
 
     #[test]
@@ -128,10 +160,20 @@ mod tests {
     fn systemd_spelling_is_understood() {
         let old = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1b2c_3d.slice/cri-containerd-aaa.scope";
         let new = "/kubepods.slice/kubepods-pod9f8e_7d.slice/cri-containerd-bbb.scope";
-        assert_eq!(map(old, new, &format!("{old}/cpu.max")), (format!("{new}/cpu.max"), Rule::CgroupContainer));
         assert_eq!(
-            map(old, new, "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1b2c_3d.slice/cpu.max"),
-            ("/kubepods.slice/kubepods-pod9f8e_7d.slice/cpu.max".into(), Rule::CgroupPod)
+            map(old, new, &format!("{old}/cpu.max")),
+            (format!("{new}/cpu.max"), Rule::CgroupContainer)
+        );
+        assert_eq!(
+            map(
+                old,
+                new,
+                "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1b2c_3d.slice/cpu.max"
+            ),
+            (
+                "/kubepods.slice/kubepods-pod9f8e_7d.slice/cpu.max".into(),
+                Rule::CgroupPod
+            )
         );
         assert_eq!(
             map(old, new, "/kubepods.slice/kubepods-burstable.slice/cpu.max"),
@@ -141,17 +183,29 @@ mod tests {
 
     #[test]
     fn sub_cgroups_of_the_container_come_along() {
-        assert_eq!(map(OLD, NEW, &format!("{OLD}/init.scope/cpu.stat")).0, format!("{NEW}/init.scope/cpu.stat"));
+        assert_eq!(
+            map(OLD, NEW, &format!("{OLD}/init.scope/cpu.stat")).0,
+            format!("{NEW}/init.scope/cpu.stat")
+        );
     }
 
     #[test]
     fn without_kubelet_names_the_parent_is_the_pod() {
-        assert_eq!(map("/demo/a/c1", "/demo/b/c2", "/demo/a/cpu.stat"), ("/demo/b/cpu.stat".into(), Rule::CgroupPod));
-        assert_eq!(map("/c1", "/c2", "/cpu.stat"), ("/cpu.stat".into(), Rule::CgroupShared));
+        assert_eq!(
+            map("/demo/a/c1", "/demo/b/c2", "/demo/a/cpu.stat"),
+            ("/demo/b/cpu.stat".into(), Rule::CgroupPod)
+        );
+        assert_eq!(
+            map("/c1", "/c2", "/cpu.stat"),
+            ("/cpu.stat".into(), Rule::CgroupShared)
+        );
     }
 
     #[test]
     fn a_container_in_the_root_moves_nothing() {
-        assert_eq!(map("/", NEW, "/cpu.stat"), ("/cpu.stat".into(), Rule::CgroupShared));
+        assert_eq!(
+            map("/", NEW, "/cpu.stat"),
+            ("/cpu.stat".into(), Rule::CgroupShared)
+        );
     }
 }

@@ -34,10 +34,26 @@ pub(super) fn plan(
         }
         let resolved = resolver.resolve(file);
         let fact = lookup(&resolved).and_then(|lookup| target.fact(&lookup.path()));
-        let object = || Object::File { path: file.path.clone(), holders: source.holders_of(file.id).to_vec() };
+        let object = || Object::File {
+            path: file.path.clone(),
+            holders: source.holders_of(file.id).to_vec(),
+        };
         let planned = match resolved {
-            Resolved::Cgroup { old, new, rule, path, lookup } => {
-                let found = CgroupFile { old, new, rule, path, lookup, fact };
+            Resolved::Cgroup {
+                old,
+                new,
+                rule,
+                path,
+                lookup,
+            } => {
+                let found = CgroupFile {
+                    old,
+                    new,
+                    rule,
+                    path,
+                    lookup,
+                    fact,
+                };
                 cgroup_file(file, found, policy, object, findings)
             }
             Resolved::Managed { lookup } => managed_file(file, &lookup, fact, object, findings),
@@ -45,7 +61,10 @@ pub(super) fn plan(
             // Its mount is a finding of its own, which names this file.
             Resolved::MountGone | Resolved::Same => None,
         };
-        plans.extend(planned.map(|plan| FilePlan { holders: source.holders_of(file.id).to_vec(), ..plan }));
+        plans.extend(planned.map(|plan| FilePlan {
+            holders: source.holders_of(file.id).to_vec(),
+            ..plan
+        }));
     }
     plans
 }
@@ -67,9 +86,18 @@ fn cgroup_file(
     object: impl Fn() -> Object,
     findings: &mut Vec<Finding>,
 ) -> Option<FilePlan> {
-    let CgroupFile { old, new, rule, path, lookup, fact } = found;
+    let CgroupFile {
+        old,
+        new,
+        rule,
+        path,
+        lookup,
+        fact,
+    } = found;
     let missing = match (&path, fact) {
-        (None, _) => Some(format!("it belongs to {new}, which the new container's mount does not show")),
+        (None, _) => Some(format!(
+            "it belongs to {new}, which the new container's mount does not show"
+        )),
         (_, Some(None)) => Some(format!("{new} does not exist on this node")),
         // A path that no mount on the node shows could not be looked up; CRIU opens it inside the container.
         (Some(_), _) => None,
@@ -87,8 +115,17 @@ fn cgroup_file(
     };
     let Some(missing) = missing else {
         // Size and mode of a cgroup file say nothing about its content and differ between kernels.
-        let edit = FileEdit { drop_size: true, drop_mode: true, ..FileEdit::default() };
-        return Some(FilePlan { new: path?, edit, expect: fact.flatten().map(|fact| fact.id), ..base });
+        let edit = FileEdit {
+            drop_size: true,
+            drop_mode: true,
+            ..FileEdit::default()
+        };
+        return Some(FilePlan {
+            new: path?,
+            edit,
+            expect: fact.flatten().map(|fact| fact.id),
+            ..base
+        });
     };
     if policy.cgroup_files == CgroupFiles::Ignore && file.read_only() {
         findings.push(Finding::warning(
@@ -96,7 +133,12 @@ fn cgroup_file(
             object(),
             format!("{missing}; the descriptor becomes inert (reads give end of file), as cgroup-files=ignore says"),
         ));
-        let edit = FileEdit { drop_size: true, drop_mode: true, detach: true, pos: Some(0) };
+        let edit = FileEdit {
+            drop_size: true,
+            drop_mode: true,
+            detach: true,
+            pos: Some(0),
+        };
         return Some(FilePlan {
             new: ContainerPath::new(INERT),
             new_object: None,
@@ -110,7 +152,11 @@ fn cgroup_file(
     } else {
         "it is open for writing, so it cannot be made inert; give the new pod what the old one had"
     };
-    findings.push(Finding::blocker(Rule::CgroupFileGone, object(), format!("{missing}; {way_out}")));
+    findings.push(Finding::blocker(
+        Rule::CgroupFileGone,
+        object(),
+        format!("{missing}; {way_out}"),
+    ));
     None
 }
 
@@ -121,14 +167,21 @@ fn managed_file(
     object: impl Fn() -> Object,
     findings: &mut Vec<Finding>,
 ) -> Option<FilePlan> {
-    let mut edit = FileEdit { drop_size: true, drop_mode: true, ..FileEdit::default() };
+    let mut edit = FileEdit {
+        drop_size: true,
+        drop_mode: true,
+        ..FileEdit::default()
+    };
     let mut expect = None;
     match fact {
         Some(None) => {
             findings.push(Finding::blocker(
                 Rule::RuntimeManaged,
                 object(),
-                format!("{} does not exist in the new pod; the program holds it open", lookup.path()),
+                format!(
+                    "{} does not exist in the new pod; the program holds it open",
+                    lookup.path()
+                ),
             ));
             return None;
         }
@@ -140,7 +193,10 @@ fn managed_file(
                 findings.push(Finding::note(
                     Rule::RuntimeManaged,
                     object(),
-                    format!("offset {} lies behind the end of the new pod's file and becomes {}", file.pos, found.size),
+                    format!(
+                        "offset {} lies behind the end of the new pod's file and becomes {}",
+                        file.pos, found.size
+                    ),
                 ));
             }
         }
@@ -162,14 +218,26 @@ fn volume_file(
             findings.push(Finding::blocker(
                 Rule::Volume,
                 object(),
-                format!("{} does not exist; the new pod's volume must have the content of the old one", lookup.path()),
+                format!(
+                    "{} does not exist; the new pod's volume must have the content of the old one",
+                    lookup.path()
+                ),
             ));
             return None;
         }
         // The size of a directory depends on the file system, not on what is in it.
-        Some(Some(found)) if is_directory(file.mode) => (FileEdit { drop_size: true, ..edit }, Some(found.id)),
+        Some(Some(found)) if is_directory(file.mode) => (
+            FileEdit {
+                drop_size: true,
+                ..edit
+            },
+            Some(found.id),
+        ),
         Some(Some(found)) => {
-            if let Some(size) = file.size.filter(|size| is_regular(file.mode) && *size != found.size) {
+            if let Some(size) = file
+                .size
+                .filter(|size| is_regular(file.mode) && *size != found.size)
+            {
                 findings.push(Finding::blocker(
                     Rule::Volume,
                     object(),

@@ -117,20 +117,30 @@ pub struct Plan {
 impl Plan {
     /// Whether nothing forbids the restore.
     pub fn possible(&self) -> bool {
-        !self.findings.iter().any(|finding| finding.severity == Severity::Blocker)
+        !self
+            .findings
+            .iter()
+            .any(|finding| finding.severity == Severity::Blocker)
     }
 
     /// The blockers.
     pub fn blockers(&self) -> impl Iterator<Item = &Finding> {
-        self.findings.iter().filter(|finding| finding.severity == Severity::Blocker)
+        self.findings
+            .iter()
+            .filter(|finding| finding.severity == Severity::Blocker)
     }
 }
 
 /// The paths on the node that [`plan`] wants to know about.
 pub fn lookups(source: &Source, target: &Target) -> BTreeSet<Lookup> {
     let resolver = Resolver::new(source, target);
-    let files = source.files.values().filter(|file| !source.remapped.contains(&file.id));
-    let mut wanted: BTreeSet<Lookup> = files.filter_map(|file| files::lookup(&resolver.resolve(file))).collect();
+    let files = source
+        .files
+        .values()
+        .filter(|file| !source.remapped.contains(&file.id));
+    let mut wanted: BTreeSet<Lookup> = files
+        .filter_map(|file| files::lookup(&resolver.resolve(file)))
+        .collect();
     wanted.extend(mounts::lookups(source, target));
     wanted
 }
@@ -152,18 +162,38 @@ pub fn plan(source: &Source, target: &Target, policy: &Policy) -> Plan {
     let cgroup = placement::plan(source, target, policy, &resolver, &mut findings);
     // Stable, so that findings of one severity stay in the order of the objects.
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
-    Plan { files, mounts, dropped_mounts, hostname, cgroup, findings }
+    Plan {
+        files,
+        mounts,
+        dropped_mounts,
+        hostname,
+        cgroup,
+        findings,
+    }
 }
 
-fn hostname(source: &Source, target: &Target, policy: &Policy, findings: &mut Vec<Finding>) -> Option<HostnamePlan> {
+fn hostname(
+    source: &Source,
+    target: &Target,
+    policy: &Policy,
+    findings: &mut Vec<Finding>,
+) -> Option<HostnamePlan> {
     if policy.hostname == policy::Hostname::Source {
         return None;
     }
     let (uts, new) = (source.uts.as_ref()?, target.hostname.as_ref()?);
     if uts.name != *new {
-        findings.push(Finding::note(Rule::Hostname, Object::Hostname, format!("{} becomes {new}", uts.name)));
+        findings.push(Finding::note(
+            Rule::Hostname,
+            Object::Hostname,
+            format!("{} becomes {new}", uts.name),
+        ));
     }
-    Some(HostnamePlan { old: uts.name.clone(), new: new.clone(), namespace: uts.id })
+    Some(HostnamePlan {
+        old: uts.name.clone(),
+        new: new.clone(),
+        namespace: uts.id,
+    })
 }
 
 #[cfg(test)]

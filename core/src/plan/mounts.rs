@@ -14,18 +14,36 @@ use crate::target::Target;
 const LISTED_USERS: usize = 5;
 
 pub(super) fn lookups(source: &Source, target: &Target) -> Vec<Lookup> {
-    let joined = source.mounts.iter().filter_map(|mount| target.mount(mount.ext_key.as_deref()?));
-    joined.map(|mount| Lookup { root: mount.source.clone(), rest: PathBuf::new() }).collect()
+    let joined = source
+        .mounts
+        .iter()
+        .filter_map(|mount| target.mount(mount.ext_key.as_deref()?));
+    joined
+        .map(|mount| Lookup {
+            root: mount.source.clone(),
+            rest: PathBuf::new(),
+        })
+        .collect()
 }
 
-pub(super) fn plan(source: &Source, target: &Target, findings: &mut Vec<Finding>) -> (Vec<MountPlan>, Vec<MountId>) {
+pub(super) fn plan(
+    source: &Source,
+    target: &Target,
+    findings: &mut Vec<Finding>,
+) -> (Vec<MountPlan>, Vec<MountId>) {
     let mut plans = Vec::new();
     let mut dropped: BTreeSet<MountId> = BTreeSet::new();
     for mount in &source.mounts {
         let on_dropped = dropped.contains(&mount.parent);
         let Some(key) = mount.ext_key.as_deref() else {
             if on_dropped {
-                drop_mount(source, mount, "it sat on a mount that the new pod has not got", &mut dropped, findings);
+                drop_mount(
+                    source,
+                    mount,
+                    "it sat on a mount that the new pod has not got",
+                    &mut dropped,
+                    findings,
+                );
             }
             continue;
         };
@@ -37,12 +55,28 @@ pub(super) fn plan(source: &Source, target: &Target, findings: &mut Vec<Finding>
                 expect: target.fact(&found.source).flatten().map(|fact| fact.id),
             }),
             Some(_) => {
-                drop_mount(source, mount, "it sat on a mount that the new pod has not got", &mut dropped, findings);
+                drop_mount(
+                    source,
+                    mount,
+                    "it sat on a mount that the new pod has not got",
+                    &mut dropped,
+                    findings,
+                );
             }
-            None => drop_mount(source, mount, "the new pod has no such mount", &mut dropped, findings),
+            None => drop_mount(
+                source,
+                mount,
+                "the new pod has no such mount",
+                &mut dropped,
+                findings,
+            ),
         }
     }
-    let known = source.mounts.iter().map(|mount| &mount.mount_point).collect();
+    let known = source
+        .mounts
+        .iter()
+        .map(|mount| &mount.mount_point)
+        .collect();
     for added in target.added_mounts(&known) {
         findings.push(Finding::warning(
             Rule::MountAdded,
@@ -61,13 +95,23 @@ fn drop_mount(
     dropped: &mut BTreeSet<MountId>,
     findings: &mut Vec<Finding>,
 ) {
-    let object = Object::Mount { mount_point: mount.mount_point.clone(), mnt_id: Some(mount.id) };
+    let object = Object::Mount {
+        mount_point: mount.mount_point.clone(),
+        mnt_id: Some(mount.id),
+    };
     let users = users(source, mount.id);
     if users.is_empty() {
         dropped.insert(mount.id);
-        findings.push(Finding::warning(Rule::MountGone, object, format!("{why}; nothing uses it, so it is dropped")));
+        findings.push(Finding::warning(
+            Rule::MountGone,
+            object,
+            format!("{why}; nothing uses it, so it is dropped"),
+        ));
     } else {
-        let text = format!("{why}, but it is in use by {}; give the new pod this mount", list(&users));
+        let text = format!(
+            "{why}, but it is in use by {}; give the new pod this mount",
+            list(&users)
+        );
         findings.push(Finding::blocker(Rule::MountGone, object, text));
     }
 }
@@ -75,10 +119,22 @@ fn drop_mount(
 /// Who uses files of a mount, in words.
 fn users(source: &Source, mount: MountId) -> Vec<String> {
     let mut users = Vec::new();
-    for file in source.files.values().filter(|file| file.mount == Some(mount)) {
-        users.extend(source.holders_of(file.id).iter().map(|holder| format!("{holder} ({})", file.path)));
+    for file in source
+        .files
+        .values()
+        .filter(|file| file.mount == Some(mount))
+    {
+        users.extend(
+            source
+                .holders_of(file.id)
+                .iter()
+                .map(|holder| format!("{holder} ({})", file.path)),
+        );
         if source.in_use.contains(&file.id) {
-            users.push(format!("a working directory, executable or mapping ({})", file.path));
+            users.push(format!(
+                "a working directory, executable or mapping ({})",
+                file.path
+            ));
         }
     }
     users

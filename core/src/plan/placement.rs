@@ -92,9 +92,15 @@ fn placements(
 ) -> Vec<Placement> {
     let mut placements = Vec::new();
     for task in &source.tasks {
-        let Some(set) = task.cgroup_set.and_then(|id| source.cgroup_sets.get(&id)) else { continue };
+        let Some(set) = task.cgroup_set.and_then(|id| source.cgroup_sets.get(&id)) else {
+            continue;
+        };
         for (hierarchy, member) in set {
-            let (Some(old), Some(new)) = (old_container.get(hierarchy), target.cgroups.get(hierarchy)) else { continue };
+            let (Some(old), Some(new)) =
+                (old_container.get(hierarchy), target.cgroups.get(hierarchy))
+            else {
+                continue;
+            };
             if member.path == *old {
                 continue;
             }
@@ -106,9 +112,15 @@ fn placements(
                 ));
                 continue;
             }
-            let Some(map) = resolver.map(hierarchy) else { continue };
+            let Some(map) = resolver.map(hierarchy) else {
+                continue;
+            };
             let cgroup = map.map(&member.path).0;
-            placements.push(Placement { pid: task.pid, hierarchy: hierarchy.clone(), cgroup });
+            placements.push(Placement {
+                pid: task.pid,
+                hierarchy: hierarchy.clone(),
+                cgroup,
+            });
         }
     }
     placements

@@ -21,7 +21,10 @@ pub struct Lookup {
 
 impl Lookup {
     fn new(root: &HostPath, rest: &Path) -> Self {
-        Self { root: root.clone(), rest: rest.to_path_buf() }
+        Self {
+            root: root.clone(),
+            rest: rest.to_path_buf(),
+        }
     }
 
     /// The whole path, as [`Target::files`] is keyed.
@@ -75,8 +78,13 @@ pub(super) struct Resolver<'a> {
 }
 
 /// Mount points whose content the runtime or the kubelet writes anew for each container.
-const MANAGED: [&str; 5] =
-    ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev/termination-log", "/run/.containerenv"];
+const MANAGED: [&str; 5] = [
+    "/etc/hosts",
+    "/etc/hostname",
+    "/etc/resolv.conf",
+    "/dev/termination-log",
+    "/run/.containerenv",
+];
 
 /// Directories below `…/pods/<uid>/volumes/` whose content the kubelet writes.
 const MANAGED_VOLUMES: [&str; 4] = [
@@ -100,12 +108,26 @@ impl<'a> Resolver<'a> {
             .mounts
             .iter()
             .map(|mount| {
-                let external = mount.ext_key.as_deref().map(|key| target.mount(key).map(|mount| &mount.source));
+                let external = mount
+                    .ext_key
+                    .as_deref()
+                    .map(|key| target.mount(key).map(|mount| &mount.source));
                 let cgroup = cgroup_view(source, target, &old, mount, external.flatten());
-                (mount.id, Joined { mount, external, cgroup })
+                (
+                    mount.id,
+                    Joined {
+                        mount,
+                        external,
+                        cgroup,
+                    },
+                )
             })
             .collect();
-        Self { mounts, maps, target }
+        Self {
+            mounts,
+            maps,
+            target,
+        }
     }
 
     pub(super) fn map(&self, hierarchy: &Hierarchy) -> Option<&CgroupMap> {
@@ -113,8 +135,12 @@ impl<'a> Resolver<'a> {
     }
 
     pub(super) fn resolve(&self, file: &OpenFile) -> Resolved {
-        let Some(joined) = file.mount.and_then(|id| self.mounts.get(&id)) else { return Resolved::Same };
-        let Some(rest) = file.path.strip(&joined.mount.mount_point) else { return Resolved::Same };
+        let Some(joined) = file.mount.and_then(|id| self.mounts.get(&id)) else {
+            return Resolved::Same;
+        };
+        let Some(rest) = file.path.strip(&joined.mount.mount_point) else {
+            return Resolved::Same;
+        };
         if let Some(view) = &joined.cgroup {
             return self.resolve_cgroup(view, joined.mount, rest);
         }
@@ -138,10 +164,20 @@ impl<'a> Resolver<'a> {
             Some(map) => map.map(&old),
             None => (old.clone(), Rule::CgroupShared),
         };
-        let path = new.strip(&view.new_root).map(|rest| mount.mount_point.join(rest));
-        let lookup =
-            self.target.cgroup_path_on_host(&view.hierarchy, &new).map(|path| Lookup::new(&path, Path::new("")));
-        Resolved::Cgroup { old, new, rule, path, lookup }
+        let path = new
+            .strip(&view.new_root)
+            .map(|rest| mount.mount_point.join(rest));
+        let lookup = self
+            .target
+            .cgroup_path_on_host(&view.hierarchy, &new)
+            .map(|path| Lookup::new(&path, Path::new("")));
+        Resolved::Cgroup {
+            old,
+            new,
+            rule,
+            path,
+            lookup,
+        }
     }
 }
 
@@ -163,37 +199,65 @@ fn cgroup_view(
     let recorded = source
         .manifest
         .as_ref()
-        .and_then(|manifest| manifest.mounts.iter().find(|recorded| recorded.mnt_id == mount.id))
+        .and_then(|manifest| {
+            manifest
+                .mounts
+                .iter()
+                .find(|recorded| recorded.mnt_id == mount.id)
+        })
         .map(|recorded| CgroupPath::new(&recorded.root));
     let old_container = old_cgroups.get(&hierarchy);
     let old_root = recorded.or_else(|| match old_container {
-        Some(container) if mount.root.is_root() && source.private_cgroup_namespace => Some(container.clone()),
+        Some(container) if mount.root.is_root() && source.private_cgroup_namespace => {
+            Some(container.clone())
+        }
         _ => Some(CgroupPath::new(mount.root.as_path())),
     })?;
     let new_root = match external {
-        Some(path) => target.cgroup_at(path).filter(|(found, _)| *found == hierarchy)?.1,
+        Some(path) => {
+            target
+                .cgroup_at(path)
+                .filter(|(found, _)| *found == hierarchy)?
+                .1
+        }
         None if source.private_cgroup_namespace => target.cgroups.get(&hierarchy)?.clone(),
         None => old_root.clone(),
     };
-    Some(CgroupView { hierarchy, old_root, new_root })
+    Some(CgroupView {
+        hierarchy,
+        old_root,
+        new_root,
+    })
 }
 
 /// The hierarchy whose controllers are all in a v1 mount's options (`rw,cpu,cpuacct`).
-fn v1_hierarchy<'a>(options: &str, known: impl Iterator<Item = &'a Hierarchy>) -> Option<Hierarchy> {
+fn v1_hierarchy<'a>(
+    options: &str,
+    known: impl Iterator<Item = &'a Hierarchy>,
+) -> Option<Hierarchy> {
     let options: Vec<&str> = options.split(',').collect();
-    known.filter(|hierarchy| !hierarchy.is_v2()).find(|h| h.0.split(',').all(|word| options.contains(&word))).cloned()
+    known
+        .filter(|hierarchy| !hierarchy.is_v2())
+        .find(|h| h.0.split(',').all(|word| options.contains(&word)))
+        .cloned()
 }
 
 fn is_managed(mount_point: &ContainerPath, source: &HostPath) -> bool {
     let source = source.to_string();
-    MANAGED.iter().any(|managed| mount_point.as_path() == Path::new(managed))
-        || MANAGED_VOLUMES.iter().any(|volume| source.contains(&format!("/volumes/{volume}/")))
+    MANAGED
+        .iter()
+        .any(|managed| mount_point.as_path() == Path::new(managed))
+        || MANAGED_VOLUMES
+            .iter()
+            .any(|volume| source.contains(&format!("/volumes/{volume}/")))
         || is_termination_log(&source)
 }
 
 /// The kubelet's `…/pods/<uid>/containers/<name>/<8 hexadecimal digits>`, whatever `terminationMessagePath` says.
 fn is_termination_log(source: &str) -> bool {
-    let Some((_, pod)) = source.split_once("/pods/") else { return false };
+    let Some((_, pod)) = source.split_once("/pods/") else {
+        return false;
+    };
     let parts: Vec<&str> = pod.split('/').collect();
     matches!(parts[..], [_, "containers", _, file] if file.len() == 8 && file.chars().all(|c| c.is_ascii_hexdigit()))
 }
@@ -204,9 +268,19 @@ mod tests {
 
     #[test]
     fn a_v1_mount_is_known_by_its_controllers() {
-        let known = [Hierarchy::v2(), Hierarchy("cpu,cpuacct".into()), Hierarchy("name=systemd".into())];
-        assert_eq!(v1_hierarchy("rw,cpu,cpuacct", known.iter()), Some(known[1].clone()));
-        assert_eq!(v1_hierarchy("rw,xattr,name=systemd", known.iter()), Some(known[2].clone()));
+        let known = [
+            Hierarchy::v2(),
+            Hierarchy("cpu,cpuacct".into()),
+            Hierarchy("name=systemd".into()),
+        ];
+        assert_eq!(
+            v1_hierarchy("rw,cpu,cpuacct", known.iter()),
+            Some(known[1].clone())
+        );
+        assert_eq!(
+            v1_hierarchy("rw,xattr,name=systemd", known.iter()),
+            Some(known[2].clone())
+        );
         assert_eq!(v1_hierarchy("rw,memory", known.iter()), None);
     }
 
@@ -215,8 +289,17 @@ mod tests {
         let etc = ContainerPath::new("/etc/hosts");
         let data = ContainerPath::new("/data");
         assert!(is_managed(&etc, &HostPath::new("/anything")));
-        assert!(is_managed(&data, &HostPath::new("/var/lib/kubelet/pods/u/containers/web/0a1b2c3d")));
-        assert!(is_managed(&data, &HostPath::new("/var/lib/kubelet/pods/u/volumes/kubernetes.io~secret/key")));
-        assert!(!is_managed(&data, &HostPath::new("/var/lib/kubelet/pods/u/volumes/kubernetes.io~empty-dir/data")));
+        assert!(is_managed(
+            &data,
+            &HostPath::new("/var/lib/kubelet/pods/u/containers/web/0a1b2c3d")
+        ));
+        assert!(is_managed(
+            &data,
+            &HostPath::new("/var/lib/kubelet/pods/u/volumes/kubernetes.io~secret/key")
+        ));
+        assert!(!is_managed(
+            &data,
+            &HostPath::new("/var/lib/kubelet/pods/u/volumes/kubernetes.io~empty-dir/data")
+        ));
     }
 }

@@ -6,7 +6,9 @@ use super::*;
 use crate::ids::{CgroupPath, FilesId, HostPath, NsPid};
 use crate::policy::{CgroupFiles, Hostname, ManageCgroups};
 use crate::source::manifest::{ManifestCgroup, ManifestMount};
-use crate::source::{CgroupMember, FsType, Hierarchy, Manifest, Mount, OpenFile, Task, UtsNamespace};
+use crate::source::{
+    CgroupMember, FsType, Hierarchy, Manifest, Mount, OpenFile, Task, UtsNamespace,
+};
 use crate::target::{CgroupMount, FileFact, SpecMount, TargetMount};
 
 const OLD: &str = "/kubepods/burstable/pod1111/old";
@@ -27,16 +29,31 @@ fn source(private: bool) -> Source {
         ext_key: ext_key.map(str::to_owned),
     };
     let namespace_root = private.then(|| CgroupPath::new(OLD));
-    let member = CgroupMember { path: CgroupPath::new(OLD), namespace_root };
+    let member = CgroupMember {
+        path: CgroupPath::new(OLD),
+        namespace_root,
+    };
     Source {
-        tasks: vec![Task { pid: NsPid(1), files: Some(FilesId(1)), cgroup_set: Some(2) }],
+        tasks: vec![Task {
+            pid: NsPid(1),
+            files: Some(FilesId(1)),
+            cgroup_set: Some(2),
+        }],
         mounts: vec![
             mount(CGROUP_MOUNT, "/sys/fs/cgroup", FsType::Cgroup2, None),
-            mount(HOSTS_MOUNT, "/etc/hosts", FsType::Other(0), Some("/etc/hosts")),
+            mount(
+                HOSTS_MOUNT,
+                "/etc/hosts",
+                FsType::Other(0),
+                Some("/etc/hosts"),
+            ),
             mount(DATA_MOUNT, "/data", FsType::Other(0), Some("/data")),
         ],
         cgroup_sets: BTreeMap::from([(2, BTreeMap::from([(Hierarchy::v2(), member)]))]),
-        uts: Some(UtsNamespace { id: 9, name: "pod-a".into() }),
+        uts: Some(UtsNamespace {
+            id: 9,
+            name: "pod-a".into(),
+        }),
         private_cgroup_namespace: private,
         manifest: Some(manifest(private)),
         ..Source::default()
@@ -54,7 +71,10 @@ fn manifest(private: bool) -> Manifest {
         container: None,
         identity: BTreeMap::new(),
         hostname: "pod-a".into(),
-        cgroup: ManifestCgroup { private_namespace: private, paths: BTreeMap::new() },
+        cgroup: ManifestCgroup {
+            private_namespace: private,
+            paths: BTreeMap::new(),
+        },
         mounts: vec![ManifestMount {
             mnt_id: MountId(CGROUP_MOUNT),
             mount_point: ContainerPath::new("/sys/fs/cgroup"),
@@ -66,7 +86,13 @@ fn manifest(private: bool) -> Manifest {
     }
 }
 
-fn with_file(mut source: Source, id: u32, path: &str, mount: u32, change: impl FnOnce(&mut OpenFile)) -> Source {
+fn with_file(
+    mut source: Source,
+    id: u32,
+    path: &str,
+    mount: u32,
+    change: impl FnOnce(&mut OpenFile),
+) -> Source {
     let mut file = OpenFile {
         id: FileId(id),
         path: ContainerPath::new(path),
@@ -79,7 +105,13 @@ fn with_file(mut source: Source, id: u32, path: &str, mount: u32, change: impl F
     };
     change(&mut file);
     source.files.insert(file.id, file);
-    source.holders.insert(FileId(id), vec![Holder { pid: NsPid(1), fd: id }]);
+    source.holders.insert(
+        FileId(id),
+        vec![Holder {
+            pid: NsPid(1),
+            fd: id,
+        }],
+    );
     source
 }
 
@@ -92,7 +124,10 @@ fn target() -> Target {
             mount_point: HostPath::new("/sys/fs/cgroup"),
         }],
         mounts: ["/etc/hosts", "/data"]
-            .map(|at| TargetMount { key: at.into(), source: HostPath::new(format!("/pods/2222{at}")) })
+            .map(|at| TargetMount {
+                key: at.into(),
+                source: HostPath::new(format!("/pods/2222{at}")),
+            })
             .to_vec(),
         hostname: Some("pod-b".into()),
         ..Target::default()
@@ -104,7 +139,11 @@ fn looked_up(source: &Source, mut target: Target, size: u64, absent: &[&str]) ->
     for (ino, lookup) in (1..).zip(lookups(source, &target)) {
         let path = lookup.path();
         let there = !absent.contains(&path.to_string().as_str());
-        let fact = FileFact { id: ObjectId { dev: 5, ino }, size, mode: libc::S_IFREG | 0o644 };
+        let fact = FileFact {
+            id: ObjectId { dev: 5, ino },
+            size,
+            mode: libc::S_IFREG | 0o644,
+        };
         target.files.insert(path, there.then_some(fact));
     }
     target
@@ -120,13 +159,25 @@ fn blockers(plan: &Plan) -> Vec<String> {
 
 #[test]
 fn in_a_private_cgroup_namespace_the_path_stays_and_the_object_changes() {
-    let source = with_file(source(true), 3, "/sys/fs/cgroup/cgroup.events", CGROUP_MOUNT, |_| {});
+    let source = with_file(
+        source(true),
+        3,
+        "/sys/fs/cgroup/cgroup.events",
+        CGROUP_MOUNT,
+        |_| {},
+    );
     let plan = planned(&source, 0, &[], &Policy::default());
     assert_eq!(blockers(&plan), [""; 0]);
     let file = &plan.files[0];
     assert_eq!(file.new, file.old);
-    assert_eq!(file.old_object.as_deref(), Some(format!("{OLD}/cgroup.events").as_str()));
-    assert_eq!(file.new_object.as_deref(), Some(format!("/sys/fs/cgroup{NEW}/cgroup.events").as_str()));
+    assert_eq!(
+        file.old_object.as_deref(),
+        Some(format!("{OLD}/cgroup.events").as_str())
+    );
+    assert_eq!(
+        file.new_object.as_deref(),
+        Some(format!("/sys/fs/cgroup{NEW}/cgroup.events").as_str())
+    );
     assert!(file.edit.drop_size && file.expect.is_some());
     assert!(plan.cgroup.private_namespace && !plan.cgroup.by_criu);
 }
@@ -134,14 +185,39 @@ fn in_a_private_cgroup_namespace_the_path_stays_and_the_object_changes() {
 #[test]
 fn in_the_hosts_cgroup_namespace_the_path_follows_each_level() {
     for (old, new, rule) in [
-        (format!("{OLD}/cpu.stat"), format!("{NEW}/cpu.stat"), Rule::CgroupContainer),
-        ("/kubepods/burstable/pod1111/x".into(), "/kubepods/besteffort/pod2222/x".into(), Rule::CgroupPod),
-        ("/kubepods/burstable/x".into(), "/kubepods/besteffort/x".into(), Rule::CgroupQos),
-        ("/kubepods/x".into(), String::from("/kubepods/x"), Rule::CgroupShared),
+        (
+            format!("{OLD}/cpu.stat"),
+            format!("{NEW}/cpu.stat"),
+            Rule::CgroupContainer,
+        ),
+        (
+            "/kubepods/burstable/pod1111/x".into(),
+            "/kubepods/besteffort/pod2222/x".into(),
+            Rule::CgroupPod,
+        ),
+        (
+            "/kubepods/burstable/x".into(),
+            "/kubepods/besteffort/x".into(),
+            Rule::CgroupQos,
+        ),
+        (
+            "/kubepods/x".into(),
+            String::from("/kubepods/x"),
+            Rule::CgroupShared,
+        ),
     ] {
-        let source = with_file(source(false), 3, &format!("/sys/fs/cgroup{old}"), CGROUP_MOUNT, |file| file.pos = 7);
+        let source = with_file(
+            source(false),
+            3,
+            &format!("/sys/fs/cgroup{old}"),
+            CGROUP_MOUNT,
+            |file| file.pos = 7,
+        );
         let plan = planned(&source, 0, &[], &Policy::default());
-        assert_eq!(plan.files[0].new.to_string(), format!("/sys/fs/cgroup{new}"));
+        assert_eq!(
+            plan.files[0].new.to_string(),
+            format!("/sys/fs/cgroup{new}")
+        );
         assert_eq!(plan.files[0].rule, rule);
         assert_eq!(plan.files[0].edit.pos, None, "the offset is kept");
     }
@@ -150,41 +226,81 @@ fn in_the_hosts_cgroup_namespace_the_path_follows_each_level() {
 #[test]
 fn without_a_manifest_the_images_are_enough() {
     for private in [true, false] {
-        let path = if private { "/sys/fs/cgroup/cpu.stat".into() } else { format!("/sys/fs/cgroup{OLD}/cpu.stat") };
+        let path = if private {
+            "/sys/fs/cgroup/cpu.stat".into()
+        } else {
+            format!("/sys/fs/cgroup{OLD}/cpu.stat")
+        };
         let mut source = with_file(source(private), 3, &path, CGROUP_MOUNT, |_| {});
         source.manifest = None;
         let plan = planned(&source, 0, &[], &Policy::default());
-        assert_eq!(plan.files[0].new_object.as_deref(), Some(format!("/sys/fs/cgroup{NEW}/cpu.stat").as_str()));
-        assert!(plan.findings.iter().any(|finding| finding.rule == Rule::Checkpoint));
+        assert_eq!(
+            plan.files[0].new_object.as_deref(),
+            Some(format!("/sys/fs/cgroup{NEW}/cpu.stat").as_str())
+        );
+        assert!(
+            plan.findings
+                .iter()
+                .any(|finding| finding.rule == Rule::Checkpoint)
+        );
     }
 }
 
 #[test]
 fn a_cgroup_file_that_is_absent_blocks_or_becomes_inert() {
     let gone = format!("/sys/fs/cgroup{NEW}/cpu.max");
-    let read = with_file(source(true), 3, "/sys/fs/cgroup/cpu.max", CGROUP_MOUNT, |_| {});
+    let read = with_file(
+        source(true),
+        3,
+        "/sys/fs/cgroup/cpu.max",
+        CGROUP_MOUNT,
+        |_| {},
+    );
     let plan = planned(&read, 0, &[&gone], &Policy::default());
     assert_eq!(blockers(&plan).len(), 1);
-    assert!(blockers(&plan)[0].contains("fd 3 of process 1 on /sys/fs/cgroup/cpu.max"), "{:?}", blockers(&plan));
+    assert!(
+        blockers(&plan)[0].contains("fd 3 of process 1 on /sys/fs/cgroup/cpu.max"),
+        "{:?}",
+        blockers(&plan)
+    );
 
-    let ignore = Policy { cgroup_files: CgroupFiles::Ignore, ..Policy::default() };
+    let ignore = Policy {
+        cgroup_files: CgroupFiles::Ignore,
+        ..Policy::default()
+    };
     let plan = planned(&read, 0, &[&gone], &ignore);
     assert_eq!(blockers(&plan), [""; 0]);
     assert_eq!(plan.files[0].new.to_string(), "/dev/null");
     assert!(plan.files[0].edit.detach);
 
-    let write = with_file(source(true), 3, "/sys/fs/cgroup/cpu.max", CGROUP_MOUNT, |file| file.flags = libc::O_RDWR);
-    assert_eq!(blockers(&planned(&write, 0, &[&gone], &ignore)).len(), 1, "a write descriptor stays a blocker");
+    let write = with_file(
+        source(true),
+        3,
+        "/sys/fs/cgroup/cpu.max",
+        CGROUP_MOUNT,
+        |file| file.flags = libc::O_RDWR,
+    );
+    assert_eq!(
+        blockers(&planned(&write, 0, &[&gone], &ignore)).len(),
+        1,
+        "a write descriptor stays a blocker"
+    );
 }
 
 #[test]
 fn a_file_the_runtime_manages_follows_the_new_pod() {
-    let source = with_file(source(true), 3, "/etc/hosts", HOSTS_MOUNT, |file| file.pos = 80);
+    let source = with_file(source(true), 3, "/etc/hosts", HOSTS_MOUNT, |file| {
+        file.pos = 80
+    });
     let plan = planned(&source, 60, &[], &Policy::default());
     let file = &plan.files[0];
     assert_eq!(file.rule, Rule::RuntimeManaged);
     assert!(file.edit.drop_size && file.edit.drop_mode);
-    assert_eq!(file.edit.pos, Some(60), "an offset behind the new end is clamped");
+    assert_eq!(
+        file.edit.pos,
+        Some(60),
+        "an offset behind the new end is clamped"
+    );
     let inside = planned(&source, 200, &[], &Policy::default());
     assert_eq!(inside.files[0].edit.pos, None);
 }
@@ -192,17 +308,29 @@ fn a_file_the_runtime_manages_follows_the_new_pod() {
 #[test]
 fn a_file_on_a_volume_must_be_there_as_it_was() {
     let source = with_file(source(true), 3, "/data/log", DATA_MOUNT, |_| {});
-    assert_eq!(blockers(&planned(&source, 100, &[], &Policy::default())), [""; 0]);
+    assert_eq!(
+        blockers(&planned(&source, 100, &[], &Policy::default())),
+        [""; 0]
+    );
     let other_size = blockers(&planned(&source, 99, &[], &Policy::default()));
-    assert!(other_size[0].contains("/pods/2222/data/log has 99 bytes and had 100"), "{other_size:?}");
-    let missing = blockers(&planned(&source, 100, &["/pods/2222/data/log"], &Policy::default()));
+    assert!(
+        other_size[0].contains("/pods/2222/data/log has 99 bytes and had 100"),
+        "{other_size:?}"
+    );
+    let missing = blockers(&planned(
+        &source,
+        100,
+        &["/pods/2222/data/log"],
+        &Policy::default(),
+    ));
     assert!(missing[0].contains("does not exist"), "{missing:?}");
 }
 
 #[test]
 fn a_directory_on_a_volume_may_have_another_size() {
-    let source =
-        with_file(source(true), 3, "/data/dir", DATA_MOUNT, |file| file.mode = Some(libc::S_IFDIR | 0o755));
+    let source = with_file(source(true), 3, "/data/dir", DATA_MOUNT, |file| {
+        file.mode = Some(libc::S_IFDIR | 0o755)
+    });
     let plan = planned(&source, 60, &[], &Policy::default());
     assert_eq!(blockers(&plan), [""; 0]);
     assert!(plan.files[0].edit.drop_size && !plan.files[0].edit.drop_mode);
@@ -228,7 +356,10 @@ fn a_mount_the_new_pod_has_not_got_is_dropped_only_when_unused() {
     let used = plan(&used, &without, &Policy::default());
     assert_eq!(used.dropped_mounts, []);
     let text = blockers(&used).join("\n");
-    assert!(text.contains("mount /data (mnt_id 12)") && text.contains("fd 3 of process 1 (/data/x)"), "{text}");
+    assert!(
+        text.contains("mount /data (mnt_id 12)") && text.contains("fd 3 of process 1 (/data/x)"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -243,36 +374,66 @@ fn a_mount_on_a_dropped_mount_goes_with_it() {
     });
     let mut without = target();
     without.mounts.retain(|mount| mount.key != "/data");
-    assert_eq!(plan(&nested, &without, &Policy::default()).dropped_mounts, [MountId(DATA_MOUNT), MountId(13)]);
+    assert_eq!(
+        plan(&nested, &without, &Policy::default()).dropped_mounts,
+        [MountId(DATA_MOUNT), MountId(13)]
+    );
 }
 
 #[test]
 fn a_mount_only_the_new_pod_has_is_told() {
     let mut more = target();
     more.spec_mounts = [("/etc/hosts", true), ("/extra", true), ("/proc", false)]
-        .map(|(at, bind)| SpecMount { destination: ContainerPath::new(at), bind })
+        .map(|(at, bind)| SpecMount {
+            destination: ContainerPath::new(at),
+            bind,
+        })
         .to_vec();
     let plan = plan(&source(true), &more, &Policy::default());
-    let added: Vec<_> = plan.findings.iter().filter(|finding| finding.rule == Rule::MountAdded).collect();
+    let added: Vec<_> = plan
+        .findings
+        .iter()
+        .filter(|finding| finding.rule == Rule::MountAdded)
+        .collect();
     assert_eq!(added.len(), 1);
     assert!(added[0].to_string().starts_with("warning: mount /extra: "));
 }
 
 #[test]
 fn the_host_name_is_the_new_pods_unless_the_policy_keeps_the_old() {
-    let hostname = planned(&source(true), 0, &[], &Policy::default()).hostname.unwrap();
-    assert_eq!((hostname.old.as_str(), hostname.new.as_str(), hostname.namespace), ("pod-a", "pod-b", 9));
-    let keep = Policy { hostname: Hostname::Source, ..Policy::default() };
+    let hostname = planned(&source(true), 0, &[], &Policy::default())
+        .hostname
+        .unwrap();
+    assert_eq!(
+        (
+            hostname.old.as_str(),
+            hostname.new.as_str(),
+            hostname.namespace
+        ),
+        ("pod-a", "pod-b", 9)
+    );
+    let keep = Policy {
+        hostname: Hostname::Source,
+        ..Policy::default()
+    };
     assert_eq!(planned(&source(true), 0, &[], &keep).hostname, None);
 }
 
 #[test]
 fn a_task_in_a_sub_cgroup_goes_to_the_same_place_below_the_new_container() {
     let mut source = source(true);
-    let member =
-        CgroupMember { path: CgroupPath::new(format!("{OLD}/sub")), namespace_root: Some(CgroupPath::new(OLD)) };
-    source.cgroup_sets.insert(3, BTreeMap::from([(Hierarchy::v2(), member)]));
-    source.tasks.push(Task { pid: NsPid(2), files: None, cgroup_set: Some(3) });
+    let member = CgroupMember {
+        path: CgroupPath::new(format!("{OLD}/sub")),
+        namespace_root: Some(CgroupPath::new(OLD)),
+    };
+    source
+        .cgroup_sets
+        .insert(3, BTreeMap::from([(Hierarchy::v2(), member)]));
+    source.tasks.push(Task {
+        pid: NsPid(2),
+        files: None,
+        cgroup_set: Some(3),
+    });
     let plan = planned(&source, 0, &[], &Policy::default());
     let expected = Placement {
         pid: NsPid(2),
@@ -280,14 +441,26 @@ fn a_task_in_a_sub_cgroup_goes_to_the_same_place_below_the_new_container() {
         cgroup: CgroupPath::new(format!("{NEW}/sub")),
     };
     assert_eq!(plan.cgroup.placements, [expected]);
-    let soft = Policy { manage_cgroups: ManageCgroups::Soft, ..Policy::default() };
-    assert!(planned(&source, 0, &[], &soft).cgroup.placements.is_empty(), "CRIU's soft mode does it");
+    let soft = Policy {
+        manage_cgroups: ManageCgroups::Soft,
+        ..Policy::default()
+    };
+    assert!(
+        planned(&source, 0, &[], &soft).cgroup.placements.is_empty(),
+        "CRIU's soft mode does it"
+    );
 }
 
 #[test]
 fn findings_come_most_severe_first_and_survive_json() {
     let gone = format!("/sys/fs/cgroup{NEW}/cpu.max");
-    let source = with_file(source(true), 3, "/sys/fs/cgroup/cpu.max", CGROUP_MOUNT, |_| {});
+    let source = with_file(
+        source(true),
+        3,
+        "/sys/fs/cgroup/cpu.max",
+        CGROUP_MOUNT,
+        |_| {},
+    );
     let plan = planned(&source, 0, &[&gone], &Policy::default());
     assert!(plan.findings.is_sorted_by(|a, b| a.severity >= b.severity));
     assert!(!plan.possible());

@@ -10,8 +10,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use criu_image::views::{
-    CgroupEntry, CoreEntry, FdinfoEntry, FileEntry, FsEntry, InventoryEntry, MmEntry, MntEntry, PstreeEntry,
-    RemapFilePathEntry, TaskKobjIdsEntry, UtsnsEntry, View,
+    CgroupEntry, CoreEntry, FdinfoEntry, FileEntry, FsEntry, InventoryEntry, MmEntry, MntEntry,
+    PstreeEntry, RemapFilePathEntry, TaskKobjIdsEntry, UtsnsEntry, View,
 };
 use criu_image::{Image, Kind};
 use nix::errno::Errno;
@@ -19,7 +19,9 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
 use super::manifest::{self, Manifest};
-use super::{CgroupMember, CgroupSet, FsType, Hierarchy, Mount, OpenFile, Source, Task, UtsNamespace};
+use super::{
+    CgroupMember, CgroupSet, FsType, Hierarchy, Mount, OpenFile, Source, Task, UtsNamespace,
+};
 use crate::finding::Holder;
 use crate::ids::{CgroupPath, ContainerPath, FileId, FilesId, MountId, NsPid};
 
@@ -77,7 +79,8 @@ impl ImageDir {
     /// When its path cannot be found out.
     pub fn open(dir: OwnedFd) -> Result<Self, Error> {
         let link = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
-        let path = std::fs::read_link(&link).map_err(|source| Error::Read { path: link, source })?;
+        let path =
+            std::fs::read_link(&link).map_err(|source| Error::Read { path: link, source })?;
         Ok(Self { dir, path })
     }
 
@@ -91,9 +94,15 @@ impl ImageDir {
     /// # Errors
     /// When it cannot be listed.
     pub fn names(&self) -> Result<Vec<OsString>, Error> {
-        let failed = |source| Error::Read { path: self.path.clone(), source };
-        let entries = std::fs::read_dir(format!("/proc/self/fd/{}", self.dir.as_raw_fd())).map_err(failed)?;
-        entries.map(|entry| Ok(entry.map_err(failed)?.file_name())).collect()
+        let failed = |source| Error::Read {
+            path: self.path.clone(),
+            source,
+        };
+        let entries =
+            std::fs::read_dir(format!("/proc/self/fd/{}", self.dir.as_raw_fd())).map_err(failed)?;
+        entries
+            .map(|entry| Ok(entry.map_err(failed)?.file_name()))
+            .collect()
     }
 
     fn file(&self, name: &OsStr) -> Result<Option<File>, Error> {
@@ -101,7 +110,10 @@ impl ImageDir {
         match openat(self.dir.as_fd(), name, flags, Mode::empty()) {
             Ok(fd) => Ok(Some(fd.into())),
             Err(Errno::ENOENT) => Ok(None),
-            Err(errno) => Err(Error::Read { path: self.path.join(name), source: errno.into() }),
+            Err(errno) => Err(Error::Read {
+                path: self.path.join(name),
+                source: errno.into(),
+            }),
         }
     }
 
@@ -117,13 +129,18 @@ impl ImageDir {
     }
 
     fn required(&self, name: &str, kind: Kind) -> Result<Image, Error> {
-        let missing = || Error::Missing { dir: self.path.clone(), name: name.to_owned() };
+        let missing = || Error::Missing {
+            dir: self.path.clone(),
+            name: name.to_owned(),
+        };
         self.image(name, kind)?.ok_or_else(missing)
     }
 
     /// Every record of an image.
     fn all<T: View>(&self, name: &str, kind: Kind) -> Result<Vec<T>, Error> {
-        let Some(image) = self.image(name, kind)? else { return Ok(Vec::new()) };
+        let Some(image) = self.image(name, kind)? else {
+            return Ok(Vec::new());
+        };
         let records = image.records().map(|record| Ok(record?.view()?));
         records.collect()
     }
@@ -143,21 +160,38 @@ impl Source {
     pub fn read(dir: &ImageDir) -> Result<Self, Error> {
         let inventory = dir.required("inventory.img", Kind::Inventory)?;
         let inventory = inventory.only_record()?.view::<InventoryEntry>()?;
-        let mut source = Self { manifest: read_manifest(dir)?, ..Self::default() };
+        let mut source = Self {
+            manifest: read_manifest(dir)?,
+            ..Self::default()
+        };
         let Some(init) = read_tasks(dir, &mut source)? else {
-            return Err(Error::Missing { dir: dir.path.clone(), name: "pstree.img with a process".into() });
+            return Err(Error::Missing {
+                dir: dir.path.clone(),
+                name: "pstree.img with a process".into(),
+            });
         };
         read_files(dir, &mut source)?;
         if let Some(id) = init.mnt_ns_id {
-            source.mounts = dir.all(&format!("mountpoints-{id}.img"), Kind::Mountpoints)?.into_iter().map(mount).collect();
+            source.mounts = dir
+                .all(&format!("mountpoints-{id}.img"), Kind::Mountpoints)?
+                .into_iter()
+                .map(mount)
+                .collect();
         }
         if let Some(id) = init.uts_ns_id
             && let Some(entry) = dir.one::<UtsnsEntry>(&format!("utsns-{id}.img"), Kind::Utsns)?
         {
-            source.uts = Some(UtsNamespace { id, name: entry.nodename.to_string() });
+            source.uts = Some(UtsNamespace {
+                id,
+                name: entry.nodename.to_string(),
+            });
         }
         if let Some(entry) = dir.one::<CgroupEntry>("cgroup.img", Kind::Cgroup)? {
-            source.cgroup_sets = entry.sets.into_iter().map(|set| (set.id, cgroup_set(set.ctls))).collect();
+            source.cgroup_sets = entry
+                .sets
+                .into_iter()
+                .map(|set| (set.id, cgroup_set(set.ctls)))
+                .collect();
         }
         let of_criu = inventory.root_ids.and_then(|ids| ids.cgroup_ns_id);
         source.private_cgroup_namespace = match &source.manifest {
@@ -169,7 +203,10 @@ impl Source {
 }
 
 fn read_manifest(dir: &ImageDir) -> Result<Option<Manifest>, Error> {
-    Ok(dir.file(OsStr::new(manifest::FILE_NAME))?.map(Manifest::read).transpose()?)
+    Ok(dir
+        .file(OsStr::new(manifest::FILE_NAME))?
+        .map(Manifest::read)
+        .transpose()?)
 }
 
 /// Reads the processes, who holds which file, and what is in use otherwise. Returns the init's ids.
@@ -186,24 +223,39 @@ fn read_tasks(dir: &ImageDir, source: &mut Source) -> Result<Option<TaskKobjIdsE
             thread.or_else(|| core.tc.as_ref().and_then(|task| task.cg_set))
         });
         let files = ids.as_ref().map(|ids| FilesId(ids.files_id));
-        source.tasks.push(Task { pid: NsPid(pid), files, cgroup_set });
+        source.tasks.push(Task {
+            pid: NsPid(pid),
+            files,
+            cgroup_set,
+        });
         if let Some(files) = files
             && read_tables.insert(files)
         {
             for entry in dir.all::<FdinfoEntry>(&format!("fdinfo-{files}.img"), Kind::Fdinfo)? {
                 if entry.type_ == FD_REG {
-                    let holder = Holder { pid: NsPid(pid), fd: entry.fd };
-                    source.holders.entry(FileId(entry.id)).or_default().push(holder);
+                    let holder = Holder {
+                        pid: NsPid(pid),
+                        fd: entry.fd,
+                    };
+                    source
+                        .holders
+                        .entry(FileId(entry.id))
+                        .or_default()
+                        .push(holder);
                 }
             }
         }
         if let Some(fs) = dir.one::<FsEntry>(&format!("fs-{pid}.img"), Kind::Fs)? {
-            source.in_use.extend([FileId(fs.cwd_id), FileId(fs.root_id)]);
+            source
+                .in_use
+                .extend([FileId(fs.cwd_id), FileId(fs.root_id)]);
         }
         if let Some(mm) = dir.one::<MmEntry>(&format!("mm-{pid}.img"), Kind::Mm)? {
             source.in_use.insert(FileId(mm.exe_file_id));
             let mapped = mm.vmas.iter().filter(|vma| vma.status & VMA_FILE != 0);
-            source.in_use.extend(mapped.filter_map(|vma| u32::try_from(vma.shmid).ok().map(FileId)));
+            source
+                .in_use
+                .extend(mapped.filter_map(|vma| u32::try_from(vma.shmid).ok().map(FileId)));
         }
         init = init.or(ids);
     }
@@ -222,7 +274,10 @@ fn read_files(dir: &ImageDir, source: &mut Source) -> Result<(), Error> {
         let file = OpenFile {
             id,
             path: ContainerPath::new(reg.name),
-            mount: reg.mnt_id.and_then(|id| u32::try_from(id.0).ok()).map(MountId),
+            mount: reg
+                .mnt_id
+                .and_then(|id| u32::try_from(id.0).ok())
+                .map(MountId),
             flags: reg.flags.cast_signed(),
             pos: reg.pos,
             size: reg.size,
@@ -232,7 +287,10 @@ fn read_files(dir: &ImageDir, source: &mut Source) -> Result<(), Error> {
         source.files.insert(id, file);
     }
     let remaps = dir.all::<RemapFilePathEntry>("remap-fpath.img", Kind::RemapFpath)?;
-    source.remapped = remaps.into_iter().map(|remap| FileId(remap.orig_id)).collect();
+    source.remapped = remaps
+        .into_iter()
+        .map(|remap| FileId(remap.orig_id))
+        .collect();
     Ok(())
 }
 
@@ -259,11 +317,19 @@ fn cgroup_set(members: Vec<criu_image::views::CgMemberEntry>) -> CgroupSet {
     let mut set = BTreeMap::new();
     for member in members {
         let path = member.path.to_string();
-        let prefix = member.cgns_prefix.and_then(|length| path.get(..usize::try_from(length).ok()?));
+        let prefix = member
+            .cgns_prefix
+            .and_then(|length| path.get(..usize::try_from(length).ok()?));
         let namespace_root = prefix.map(CgroupPath::new);
         // v2 has no name in /proc/<pid>/cgroup; CRIU keeps it so.
         let hierarchy = Hierarchy(member.name.to_string());
-        set.insert(hierarchy, CgroupMember { path: CgroupPath::new(&path), namespace_root });
+        set.insert(
+            hierarchy,
+            CgroupMember {
+                path: CgroupPath::new(&path),
+                namespace_root,
+            },
+        );
     }
     set
 }

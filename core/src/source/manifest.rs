@@ -88,7 +88,9 @@ pub enum Error {
     #[error("{FILE_NAME} is damaged")]
     Damaged(#[source] serde_json::Error),
     /// It comes from a newer Restow.
-    #[error("{FILE_NAME} has version {0}, newer than {VERSION}, the newest this Restow reads; update Restow on this node")]
+    #[error(
+        "{FILE_NAME} has version {0}, newer than {VERSION}, the newest this Restow reads; update Restow on this node"
+    )]
     Newer(u32),
 }
 
@@ -99,7 +101,10 @@ impl Manifest {
     /// When it cannot be read, is too large, damaged or from a newer Restow.
     pub fn read(input: impl Read) -> Result<Self, Error> {
         let mut bytes = Vec::new();
-        input.take(MAX_SIZE + 1).read_to_end(&mut bytes).map_err(Error::Read)?;
+        input
+            .take(MAX_SIZE + 1)
+            .read_to_end(&mut bytes)
+            .map_err(Error::Read)?;
         if bytes.len() as u64 > MAX_SIZE {
             return Err(Error::TooLarge);
         }
@@ -165,12 +170,18 @@ mod tests {
     fn a_newer_version_is_refused_in_words() {
         let newer = br#"{"version": 2, "all": "different"}"#;
         let error = Manifest::read(newer.as_slice()).unwrap_err();
-        assert!(error.to_string().contains("version 2, newer than 1"), "{error}");
+        assert!(
+            error.to_string().contains("version 2, newer than 1"),
+            "{error}"
+        );
     }
 
     #[test]
     fn damage_and_size_are_told_apart() {
-        assert!(matches!(Manifest::read(b"{".as_slice()), Err(Error::Damaged(_))));
+        assert!(matches!(
+            Manifest::read(b"{".as_slice()),
+            Err(Error::Damaged(_))
+        ));
         let endless = std::io::repeat(b' ');
         assert!(matches!(Manifest::read(endless), Err(Error::TooLarge)));
     }

@@ -15,7 +15,9 @@ pub use manifest::Manifest;
 
 /// A cgroup hierarchy, named as `/proc/<pid>/cgroup` and `cgroup.img` name it: empty for v2, else the controllers
 /// (`cpu,cpuacct`, `name=systemd`).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 #[serde(transparent)]
 pub struct Hierarchy(pub String);
 
@@ -161,17 +163,31 @@ impl Source {
     /// The cgroup of the container in each hierarchy: the root of its cgroup namespace where it had one, else where its
     /// init was.
     pub fn container_cgroups(&self) -> BTreeMap<Hierarchy, CgroupPath> {
-        let init = self.tasks.first().and_then(|task| task.cgroup_set).and_then(|id| self.cgroup_sets.get(&id));
+        let init = self
+            .tasks
+            .first()
+            .and_then(|task| task.cgroup_set)
+            .and_then(|id| self.cgroup_sets.get(&id));
         if let Some(set) = init {
             return set
                 .iter()
                 .map(|(hierarchy, member)| {
-                    (hierarchy.clone(), member.namespace_root.as_ref().unwrap_or(&member.path).clone())
+                    (
+                        hierarchy.clone(),
+                        member
+                            .namespace_root
+                            .as_ref()
+                            .unwrap_or(&member.path)
+                            .clone(),
+                    )
                 })
                 .collect();
         }
         // CRIU leaves the sets out when every task was in CRIU's own cgroup.
-        self.manifest.as_ref().map(|manifest| manifest.cgroup.paths.clone()).unwrap_or_default()
+        self.manifest
+            .as_ref()
+            .map(|manifest| manifest.cgroup.paths.clone())
+            .unwrap_or_default()
     }
 
     /// The mount with this id.

@@ -12,7 +12,10 @@ use crate::plan::{FileEdit, FilePlan, Plan};
 use crate::source::images::{self, ImageDir};
 
 /// Every image that the plan changes, by name.
-pub(super) fn edited_images(images: &ImageDir, plan: &Plan) -> Result<BTreeMap<OsString, Vec<u8>>, Error> {
+pub(super) fn edited_images(
+    images: &ImageDir,
+    plan: &Plan,
+) -> Result<BTreeMap<OsString, Vec<u8>>, Error> {
     let mut edited = BTreeMap::new();
     files(images, plan, &mut edited)?;
     mounts(images, plan, &mut edited)?;
@@ -25,31 +28,44 @@ type Edited = BTreeMap<OsString, Vec<u8>>;
 fn files(images: &ImageDir, plan: &Plan, edited: &mut Edited) -> Result<(), Error> {
     const NAME: &str = "files.img";
     let changed = |file: &&FilePlan| file.new != file.old || file.edit != FileEdit::default();
-    let plans: BTreeMap<FileId, &FilePlan> = plan.files.iter().filter(changed).map(|file| (file.id, file)).collect();
+    let plans: BTreeMap<FileId, &FilePlan> = plan
+        .files
+        .iter()
+        .filter(changed)
+        .map(|file| (file.id, file))
+        .collect();
     if plans.is_empty() {
         return Ok(());
     }
-    let Some(image) = images.image(NAME, Kind::Files)? else { return Ok(()) };
-    let bytes = image.rewrite::<criu_image::Error>(|record| {
-        let mut entry: FileEntry = record.view()?;
-        let Some(reg) = entry.reg.as_mut() else { return Ok(Change::Keep) };
-        let Some(file) = plans.get(&FileId(reg.id)) else { return Ok(Change::Keep) };
-        reg.name = file.new.as_path().into();
-        if file.edit.drop_size {
-            reg.size = None;
-        }
-        if file.edit.drop_mode {
-            reg.mode = None;
-        }
-        if let Some(pos) = file.edit.pos {
-            reg.pos = pos;
-        }
-        if file.edit.detach {
-            reg.mnt_id = None;
-            reg.build_id.clear();
-        }
-        record.with(&entry)
-    }).map_err(images::Error::from)?;
+    let Some(image) = images.image(NAME, Kind::Files)? else {
+        return Ok(());
+    };
+    let bytes = image
+        .rewrite::<criu_image::Error>(|record| {
+            let mut entry: FileEntry = record.view()?;
+            let Some(reg) = entry.reg.as_mut() else {
+                return Ok(Change::Keep);
+            };
+            let Some(file) = plans.get(&FileId(reg.id)) else {
+                return Ok(Change::Keep);
+            };
+            reg.name = file.new.as_path().into();
+            if file.edit.drop_size {
+                reg.size = None;
+            }
+            if file.edit.drop_mode {
+                reg.mode = None;
+            }
+            if let Some(pos) = file.edit.pos {
+                reg.pos = pos;
+            }
+            if file.edit.detach {
+                reg.mnt_id = None;
+                reg.build_id.clear();
+            }
+            record.with(&entry)
+        })
+        .map_err(images::Error::from)?;
     edited.insert(NAME.into(), bytes);
     Ok(())
 }
@@ -63,10 +79,16 @@ fn mounts(images: &ImageDir, plan: &Plan, edited: &mut Edited) -> Result<(), Err
         if !(text.starts_with("mountpoints-") && text.ends_with(".img")) {
             continue;
         }
-        let Some(image) = images.image(&text, Kind::Mountpoints)? else { continue };
+        let Some(image) = images.image(&text, Kind::Mountpoints)? else {
+            continue;
+        };
         let bytes = image.rewrite::<criu_image::Error>(|record| {
             let entry: MntEntry = record.view()?;
-            Ok(if plan.dropped_mounts.contains(&MountId(entry.mnt_id)) { Change::Remove } else { Change::Keep })
+            Ok(if plan.dropped_mounts.contains(&MountId(entry.mnt_id)) {
+                Change::Remove
+            } else {
+                Change::Keep
+            })
         });
         edited.insert(name, bytes.map_err(images::Error::from)?);
     }
@@ -74,13 +96,26 @@ fn mounts(images: &ImageDir, plan: &Plan, edited: &mut Edited) -> Result<(), Err
 }
 
 fn hostname(images: &ImageDir, plan: &Plan, edited: &mut Edited) -> Result<(), Error> {
-    let Some(hostname) = plan.hostname.as_ref().filter(|hostname| hostname.old != hostname.new) else { return Ok(()) };
+    let Some(hostname) = plan
+        .hostname
+        .as_ref()
+        .filter(|hostname| hostname.old != hostname.new)
+    else {
+        return Ok(());
+    };
     let name = format!("utsns-{}.img", hostname.namespace);
-    let Some(image) = images.image(&name, Kind::Utsns)? else { return Ok(()) };
-    let bytes = image.rewrite::<criu_image::Error>(|record| {
-        let entry = UtsnsEntry { nodename: hostname.new.as_str().into(), ..record.view()? };
-        record.with(&entry)
-    }).map_err(images::Error::from)?;
+    let Some(image) = images.image(&name, Kind::Utsns)? else {
+        return Ok(());
+    };
+    let bytes = image
+        .rewrite::<criu_image::Error>(|record| {
+            let entry = UtsnsEntry {
+                nodename: hostname.new.as_str().into(),
+                ..record.view()?
+            };
+            record.with(&entry)
+        })
+        .map_err(images::Error::from)?;
     edited.insert(name.into(), bytes);
     Ok(())
 }

@@ -43,7 +43,11 @@ pub enum Error {
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::Io { action, path: path.to_path_buf(), source }
+    move |source| Error::Io {
+        action,
+        path: path.to_path_buf(),
+        source,
+    }
 }
 
 /// A staging directory. It goes away with [`Staging::remove`]; one whose process died is collected by the next
@@ -62,7 +66,11 @@ impl Staging {
     pub fn new(root: &Path) -> Result<Self, Error> {
         // 0711: a user namespace's root must be able to walk through.
         let mut builder = DirBuilder::new();
-        builder.recursive(true).mode(0o711).create(root).map_err(failed("make", root))?;
+        builder
+            .recursive(true)
+            .mode(0o711)
+            .create(root)
+            .map_err(failed("make", root))?;
         collect(root);
         let root = root.canonicalize().map_err(failed("find", root))?;
         let own = std::process::id();
@@ -74,7 +82,11 @@ impl Staging {
                 Err(error) => return Err(failed("make", &path)(error)),
             }
             let lock_path = path.join(LOCK);
-            let file = File::options().create_new(true).write(true).mode(0o600).open(&lock_path);
+            let file = File::options()
+                .create_new(true)
+                .write(true)
+                .mode(0o600)
+                .open(&lock_path);
             let file = file.map_err(failed("make", &lock_path))?;
             let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
                 .map_err(|(_, errno)| failed("lock", &lock_path)(errno.into()))?;
@@ -89,14 +101,21 @@ impl Staging {
     /// When an image cannot be edited or the directory cannot be written.
     pub fn fill(&self, images: &ImageDir, plan: &Plan) -> Result<(), Error> {
         let edited = edit::edited_images(images, plan)?;
-        let originals = images.path().canonicalize().map_err(failed("find", images.path()))?;
+        let originals = images
+            .path()
+            .canonicalize()
+            .map_err(failed("find", images.path()))?;
         let back = relative(&self.path, &originals);
         for name in images.names()? {
             if edited.contains_key(&name) {
                 continue;
             }
             let here = self.path.join(&name);
-            let there = if name == images::PARENT { parent(&originals, &self.path)? } else { back.join(&name) };
+            let there = if name == images::PARENT {
+                parent(&originals, &self.path)?
+            } else {
+                back.join(&name)
+            };
             symlink(&there, &here).map_err(failed("link", &here))?;
         }
         self.write(&edited)
@@ -105,7 +124,11 @@ impl Staging {
     fn write(&self, edited: &BTreeMap<std::ffi::OsString, Vec<u8>>) -> Result<(), Error> {
         for (name, bytes) in edited {
             let path = self.path.join(name);
-            let mut file = File::options().create_new(true).write(true).mode(0o600).open(&path);
+            let mut file = File::options()
+                .create_new(true)
+                .write(true)
+                .mode(0o600)
+                .open(&path);
             file.as_mut()
                 .map_err(|error| io::Error::new(error.kind(), error.to_string()))
                 .and_then(|file| file.write_all(bytes))
@@ -140,9 +163,13 @@ fn collect(root: &Path) {
         // A directory without a lock is just being made, or was left in that instant: only old ones go.
         let stale = match File::open(&lock_path) {
             Ok(file) => Flock::lock(file, FlockArg::LockExclusiveNonblock).is_ok(),
-            Err(_) => entry.metadata().and_then(|meta| meta.modified()).is_ok_and(|time| {
-                time.elapsed().is_ok_and(|age| age > std::time::Duration::from_secs(60))
-            }),
+            Err(_) => entry
+                .metadata()
+                .and_then(|meta| meta.modified())
+                .is_ok_and(|time| {
+                    time.elapsed()
+                        .is_ok_and(|age| age > std::time::Duration::from_secs(60))
+                }),
         };
         if stale {
             let _ = fs::remove_dir_all(entry.path());
@@ -173,7 +200,11 @@ mod tests {
 
     #[test]
     fn links_lead_from_one_directory_to_the_other() {
-        let path = |from: &str, to: &str| relative(Path::new(from), Path::new(to)).display().to_string();
+        let path = |from: &str, to: &str| {
+            relative(Path::new(from), Path::new(to))
+                .display()
+                .to_string()
+        };
         assert_eq!(path("/run/restow/1.0", "/var/img"), "../../../var/img");
         assert_eq!(path("/run/restow/1.0", "/run/img"), "../../img");
         assert_eq!(path("/a", "/a"), "");

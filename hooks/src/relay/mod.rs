@@ -163,7 +163,10 @@ impl<S: Stage> Relay<'_, S> {
         };
         // What cannot be parsed is not ours to judge.
         match Response::parse(&bytes) {
-            Ok(Response { notification: Some(notification), .. }) => self.notification(&notification, &bytes, &fds, state),
+            Ok(Response {
+                notification: Some(notification),
+                ..
+            }) => self.notification(&notification, &bytes, &fds, state),
             Ok(Response { kind, success, .. }) if kind == self.kind => {
                 state.result = Some(success);
                 self.stage.result(success, state.veto.as_deref());
@@ -179,7 +182,13 @@ impl<S: Stage> Relay<'_, S> {
         }
     }
 
-    fn notification(&mut self, notification: &Notification, bytes: &[u8], fds: &[OwnedFd], state: &mut State) {
+    fn notification(
+        &mut self,
+        notification: &Notification,
+        bytes: &[u8],
+        fds: &[OwnedFd],
+        state: &mut State,
+    ) {
         let script = notification.script.as_str();
         state.resumed |= script == "pre-resume";
         if !state.committed && state.veto.is_none() {
@@ -214,7 +223,10 @@ impl<S: Stage> Relay<'_, S> {
             self.stage.abandoned();
         }
         self.stage.result(false, state.veto.as_deref());
-        let reason = state.veto.as_deref().unwrap_or("criu ended without a result; its log has its last words");
+        let reason = state
+            .veto
+            .as_deref()
+            .unwrap_or("criu ended without a result; its log has its last words");
         self.to_client(&rpc::failure(self.kind, reason), &[]);
     }
 }
@@ -226,7 +238,10 @@ fn borrow(fds: &[OwnedFd]) -> Vec<BorrowedFd<'_>> {
 /// Whether the other side has closed both directions.
 fn hung_up(fd: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::new(fd, PollFlags::empty())];
-    poll(&mut fds, PollTimeout::ZERO).is_ok() && fds[0].revents().is_some_and(|seen| seen.contains(PollFlags::POLLHUP))
+    poll(&mut fds, PollTimeout::ZERO).is_ok()
+        && fds[0]
+            .revents()
+            .is_some_and(|seen| seen.contains(PollFlags::POLLHUP))
 }
 
 #[cfg(test)]

@@ -27,7 +27,9 @@ struct Recorder {
 
 impl Stage for Recorder {
     fn notified(&mut self, notification: &Notification) -> Answer {
-        self.told.send(Told::Notified(notification.script.clone())).unwrap();
+        self.told
+            .send(Told::Notified(notification.script.clone()))
+            .unwrap();
         (self.during)(&notification.script);
         match self.veto {
             Some(script) if script == notification.script => Answer::Veto("not as planned".into()),
@@ -40,7 +42,9 @@ impl Stage for Recorder {
     }
 
     fn result(&mut self, success: bool, veto: Option<&str>) {
-        self.told.send(Told::Result(success, veto.map(str::to_owned))).unwrap();
+        self.told
+            .send(Told::Result(success, veto.map(str::to_owned)))
+            .unwrap();
     }
 
     fn finished(&mut self) {
@@ -66,7 +70,12 @@ struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { kind: Kind::RESTORE, client_notified: true, veto: None, during: Box::new(|_| {}) }
+        Self {
+            kind: Kind::RESTORE,
+            client_notified: true,
+            veto: None,
+            during: Box::new(|_| {}),
+        }
     }
 }
 
@@ -75,13 +84,35 @@ impl Rig {
         let (client, for_client) = Connection::pair().unwrap();
         let (criu, for_criu) = Connection::pair().unwrap();
         let (told_to, told) = mpsc::channel();
-        let Setup { kind, client_notified, veto, during } = setup;
-        let mut stage = Recorder { told: told_to, veto, during };
+        let Setup {
+            kind,
+            client_notified,
+            veto,
+            during,
+        } = setup;
+        let mut stage = Recorder {
+            told: told_to,
+            veto,
+            during,
+        };
         let relay = std::thread::spawn(move || {
-            Relay { client: &client, criu: &criu, kind, client_notified, stage: &mut stage }.run().unwrap()
+            Relay {
+                client: &client,
+                criu: &criu,
+                kind,
+                client_notified,
+                stage: &mut stage,
+            }
+            .run()
+            .unwrap()
         });
         let ours = |end| Some(Connection::new(end).unwrap());
-        Self { client: ours(for_client), criu: ours(for_criu), told, relay }
+        Self {
+            client: ours(for_client),
+            criu: ours(for_criu),
+            told,
+            relay,
+        }
     }
 
     fn client(&self) -> &Connection {
@@ -103,7 +134,9 @@ impl Rig {
 
     /// criu notifies and hears this reply, without the client.
     fn notify_unseen(&self, script: &str, success: bool) {
-        self.criu().send(&rpc::notification(script, Some(42)), &[]).unwrap();
+        self.criu()
+            .send(&rpc::notification(script, Some(42)), &[])
+            .unwrap();
         assert_eq!(message(self.criu()), rpc::notify_reply(success), "{script}");
     }
 
@@ -134,8 +167,14 @@ fn error_text(response: &[u8]) -> String {
     message.str(9).unwrap_or_default().to_owned()
 }
 
-const RESTORE_STAGES: [&str; 6] =
-    ["pre-restore", "setup-namespaces", "post-setup-namespaces", "post-restore", "pre-resume", "post-resume"];
+const RESTORE_STAGES: [&str; 6] = [
+    "pre-restore",
+    "setup-namespaces",
+    "post-setup-namespaces",
+    "post-restore",
+    "pre-resume",
+    "post-resume",
+];
 
 #[test]
 fn a_restore_goes_through_and_the_stage_is_left_alone_after_post_restore() {
@@ -153,7 +192,11 @@ fn a_restore_goes_through_and_the_stage_is_left_alone_after_post_restore() {
 
 #[test]
 fn notifications_the_client_did_not_ask_for_are_swallowed() {
-    let rig = Rig::new(Setup { kind: Kind::DUMP, client_notified: false, ..Setup::default() });
+    let rig = Rig::new(Setup {
+        kind: Kind::DUMP,
+        client_notified: false,
+        ..Setup::default()
+    });
     for script in ["pre-dump", "query-ext-files", "post-dump"] {
         rig.notify_unseen(script, true);
     }
@@ -165,12 +208,21 @@ fn notifications_the_client_did_not_ask_for_are_swallowed() {
 
 #[test]
 fn a_veto_is_told_to_criu_and_explained_to_the_client() {
-    let rig = Rig::new(Setup { veto: Some("post-restore"), ..Setup::default() });
+    let rig = Rig::new(Setup {
+        veto: Some("post-restore"),
+        ..Setup::default()
+    });
     rig.notify("setup-namespaces");
     rig.notify_unseen("post-restore", false);
     let (seen, told) = rig.finish(false, Kind::RESTORE);
     assert_eq!(error_text(&seen), "not as planned");
-    assert_eq!(told[2..], [Told::Result(false, Some("not as planned".into())), Told::Finished]);
+    assert_eq!(
+        told[2..],
+        [
+            Told::Result(false, Some("not as planned".into())),
+            Told::Finished
+        ]
+    );
 }
 
 #[test]
@@ -192,8 +244,14 @@ fn descriptors_pass_in_both_directions() {
     let file = File::open("/dev/zero").unwrap();
     let pairs = [(rig.criu(), rig.client()), (rig.client(), rig.criu())];
     for (from, to) in pairs {
-        from.send(&rpc::notification("orphan-pts-master", None), &[file.as_fd()]).unwrap();
-        let Received::Message(_, fds) = to.receive().unwrap() else { panic!("no message") };
+        from.send(
+            &rpc::notification("orphan-pts-master", None),
+            &[file.as_fd()],
+        )
+        .unwrap();
+        let Received::Message(_, fds) = to.receive().unwrap() else {
+            panic!("no message")
+        };
         assert_eq!(fds.len(), 1);
         let link = std::fs::read_link(format!("/proc/self/fd/{}", fds[0].as_raw_fd())).unwrap();
         assert_eq!(link.to_str(), Some("/dev/zero"));
@@ -203,9 +261,17 @@ fn descriptors_pass_in_both_directions() {
 
 #[test]
 fn a_descriptor_in_a_swallowed_notification_is_closed() {
-    let rig = Rig::new(Setup { client_notified: false, ..Setup::default() });
+    let rig = Rig::new(Setup {
+        client_notified: false,
+        ..Setup::default()
+    });
     let (read, write) = std::io::pipe().unwrap();
-    rig.criu().send(&rpc::notification("orphan-pts-master", None), &[write.as_fd()]).unwrap();
+    rig.criu()
+        .send(
+            &rpc::notification("orphan-pts-master", None),
+            &[write.as_fd()],
+        )
+        .unwrap();
     drop(write);
     assert_eq!(message(rig.criu()), rpc::notify_reply(true));
     rig.finish(true, Kind::RESTORE);
@@ -224,9 +290,15 @@ fn a_half_close_by_the_client_is_passed_on_and_the_result_still_arrives() {
 
 #[test]
 fn when_criu_dies_the_client_gets_a_failed_result_and_an_unresumed_tree_is_ended() {
-    for (kind, stages) in [(Kind::RESTORE, &RESTORE_STAGES[..]), (Kind::DUMP, &["pre-dump", "post-dump"][..])] {
+    for (kind, stages) in [
+        (Kind::RESTORE, &RESTORE_STAGES[..]),
+        (Kind::DUMP, &["pre-dump", "post-dump"][..]),
+    ] {
         for died_after in 0..=stages.len() {
-            let mut rig = Rig::new(Setup { kind, ..Setup::default() });
+            let mut rig = Rig::new(Setup {
+                kind,
+                ..Setup::default()
+            });
             for script in &stages[..died_after] {
                 rig.notify(script);
             }
@@ -239,7 +311,11 @@ fn when_criu_dies_the_client_gets_a_failed_result_and_an_unresumed_tree_is_ended
             assert_eq!(rig.relay.join().unwrap(), Outcome::Abandoned);
             let told: Vec<Told> = rig.told.iter().collect();
             let resumed = stages[..died_after].contains(&"pre-resume");
-            assert_eq!(told.contains(&Told::Abandoned), !resumed, "after {died_after} of {stages:?}");
+            assert_eq!(
+                told.contains(&Told::Abandoned),
+                !resumed,
+                "after {died_after} of {stages:?}"
+            );
             assert_eq!(told.last(), Some(&Told::Finished));
         }
     }
@@ -256,7 +332,9 @@ fn when_the_client_dies_criu_reads_the_end_and_the_relay_goes_with_criu() {
         // criu waits for the reply to its next notification, and reads the end instead.
         let _ = rig.criu().send(&rpc::notification("pre-resume", None), &[]);
         assert!(ended(rig.criu()), "after {died_after}");
-        rig.criu().send(&rpc::result(Kind::RESTORE, false), &[]).unwrap();
+        rig.criu()
+            .send(&rpc::result(Kind::RESTORE, false), &[])
+            .unwrap();
         drop(rig.criu.take());
         assert_eq!(rig.relay.join().unwrap(), Outcome::Result(false));
         assert_eq!(rig.told.iter().last(), Some(Told::Finished));
@@ -271,14 +349,26 @@ fn a_runtime_does_not_hear_of_post_restore_when_criu_died_meanwhile() {
             wait.recv().unwrap();
         }
     };
-    let mut rig = Rig::new(Setup { during: Box::new(during), ..Setup::default() });
-    rig.criu().send(&rpc::notification("post-restore", Some(42)), &[]).unwrap();
-    assert_eq!(rig.told.recv().unwrap(), Told::Notified("post-restore".into()));
+    let mut rig = Rig::new(Setup {
+        during: Box::new(during),
+        ..Setup::default()
+    });
+    rig.criu()
+        .send(&rpc::notification("post-restore", Some(42)), &[])
+        .unwrap();
+    assert_eq!(
+        rig.told.recv().unwrap(),
+        Told::Notified("post-restore".into())
+    );
     drop(rig.criu.take());
     done.send(()).unwrap();
     let seen = message(rig.client());
     let response = Response::parse(&seen).unwrap();
-    assert_eq!((response.kind, response.success), (Kind::RESTORE, false), "the result, not the notification");
+    assert_eq!(
+        (response.kind, response.success),
+        (Kind::RESTORE, false),
+        "the result, not the notification"
+    );
     assert!(error_text(&seen).contains("criu went away"));
     let told: Vec<Told> = rig.told.iter().collect();
     assert!(told.contains(&Told::Abandoned));
