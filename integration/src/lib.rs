@@ -7,10 +7,12 @@
 
 pub mod container;
 pub mod engine;
+pub mod journey;
 pub mod node;
 pub mod pod;
 pub mod report;
 pub mod root;
+pub mod scenario;
 pub mod spec;
 pub mod suite;
 pub mod tools;

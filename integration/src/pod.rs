@@ -117,6 +117,8 @@ impl ContainerOptions {
     }
 
     /// The same, with one more file for the probe to open: `WHO:MODE:OFFSET:PATH`.
+    ///
+    /// In the path, `{container}`, `{pod}` and `{qos}` stand for the directories of those cgroups where the node mounts version 2.
     #[must_use]
     pub fn open(self, what: impl fmt::Display) -> Self {
         self.probe("--open", what)
@@ -237,7 +239,13 @@ impl<'e> Pod<'e> {
     /// Its cgroup below the node's root.
     #[must_use]
     pub fn cgroup(&self) -> String {
-        format!("/kubepods{}/pod{}", self.options.qos, self.uid)
+        format!("{}/pod{}", self.qos_cgroup(), self.uid)
+    }
+
+    /// The cgroup of its quality of service, below the node's root.
+    #[must_use]
+    pub fn qos_cgroup(&self) -> String {
+        format!("/kubepods{}", self.options.qos)
     }
 
     /// Its cgroup in version 2, as a path of the host.
@@ -293,7 +301,7 @@ impl<'e> Pod<'e> {
             "--children".to_owned(),
             options.children.to_string(),
         ];
-        args.extend(options.probe.iter().cloned());
+        args.extend(options.probe.iter().map(|arg| self.expand(arg, &cgroup)));
         let spec = spec(&SpecInput {
             args: &args,
             sandbox: Some(self.sandbox.init()?),
@@ -309,6 +317,16 @@ impl<'e> Pod<'e> {
         let log = format!("{}/{}/0.log", self.log_dir(), options.name);
         self.write(&log, "")?;
         Container::create(self.engine, &id, &cgroup, &log, &spec, options.children + 1)
+    }
+
+    fn expand(&self, arg: &str, container: &str) -> String {
+        let mount = match self.engine.node().state().cgroup_view {
+            CgroupView::V2 => "/sys/fs/cgroup",
+            CgroupView::Hybrid => "/sys/fs/cgroup/unified",
+        };
+        arg.replace("{container}", &format!("{mount}{container}"))
+            .replace("{pod}", &format!("{mount}{}", self.cgroup()))
+            .replace("{qos}", &format!("{mount}{}", self.qos_cgroup()))
     }
 
     fn annotations(&self, options: &ContainerOptions) -> Value {

@@ -1,0 +1,85 @@
+//! A scenario is run first without Restow, to show that it can fail, then with it.
+
+use anyhow::{Context, Result, bail};
+
+use crate::engine::{Engine, Mode, Stack};
+use crate::journey::Verdict;
+use crate::node::CgroupView;
+
+/// What the distribution's runtime and CRIU make of a scenario on their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stock {
+    /// It fails, or gives something wrong.
+    Wrong,
+    /// It is right already; Restow must not spoil it.
+    Right,
+}
+
+/// Runs a scenario on `stack` in both modes, prints a line for each, and fails unless stock does what `stock` says and Restow is
+/// right.
+///
+/// With `RESTOW_MODES=stock` in the environment only the stock side is run, and the output says so.
+pub fn compare(
+    name: &str,
+    stack: Stack,
+    stock: Stock,
+    run: impl Fn(&Engine) -> Result<Verdict>,
+) -> Result<()> {
+    let stock_only = std::env::var("RESTOW_MODES").is_ok_and(|modes| modes == "stock");
+    let mut faults = Vec::new();
+    for mode in [Mode::Stock, Mode::Restow] {
+        if mode == Mode::Restow && stock_only {
+            println!("{name}: Restow NOT RUN (RESTOW_MODES=stock)");
+            continue;
+        }
+        let engine = Engine::start(stack, mode)?;
+        let versions = engine.versions()?;
+        let view = if stack.cgroup_view == CgroupView::Hybrid {
+            ", hybrid cgroups"
+        } else {
+            ""
+        };
+        let verdict = run(&engine)
+            .with_context(|| format!("{name} on {} ({versions}{view}), {mode}", stack.suite))?;
+        let (word, text) = match &verdict {
+            Verdict::Right(text) => ("right", text),
+            Verdict::Wrong(text) => ("WRONG", text),
+        };
+        println!(
+            "{name} | {} ({versions}{view}) | {mode}: {word}: {text}",
+            stack.suite
+        );
+        match (mode, &verdict, stock) {
+            (Mode::Restow, Verdict::Wrong(text), _) => {
+                faults.push(format!("wrong with Restow: {text}"))
+            }
+            (Mode::Stock, Verdict::Right(_), Stock::Wrong) => {
+                faults.push("right without Restow, so this does not show anything".to_owned());
+            }
+            (Mode::Stock, Verdict::Wrong(text), Stock::Right) => {
+                faults.push(format!(
+                    "wrong without Restow, against what is written here: {text}"
+                ));
+            }
+            _ => {}
+        }
+    }
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        bail!("{name}: {}", faults.join("; "))
+    }
+}
+
+/// Makes a test of each named scenario on both Debian suites. A scenario is a function of a [`crate::suite::Suite`].
+#[macro_export]
+macro_rules! on_both_suites {
+    ($($scenario:ident),+ $(,)?) => {
+        mod stable {
+            $(#[test] fn $scenario() -> anyhow::Result<()> { super::$scenario($crate::suite::Suite::Stable) })+
+        }
+        mod testing {
+            $(#[test] fn $scenario() -> anyhow::Result<()> { super::$scenario($crate::suite::Suite::Testing) })+
+        }
+    };
+}
