@@ -135,7 +135,7 @@ impl<'a> Resolver<'a> {
     }
 
     pub(super) fn resolve(&self, file: &OpenFile) -> Resolved {
-        let Some(joined) = file.mount.and_then(|id| self.mounts.get(&id)) else {
+        let Some(joined) = self.mount_of(file) else {
             return Resolved::Same;
         };
         let Some(rest) = file.path.strip(&joined.mount.mount_point) else {
@@ -156,6 +156,21 @@ impl<'a> Resolver<'a> {
                 }
             }
         }
+    }
+
+    /// The mount a file is on. Where the image names an overlay, the deepest mount above its path counts: when device
+    /// numbers do not match (a bind mount from an overlay, btrfs), CRIU writes the id of any overlay on which the path
+    /// leads to the file, usually the root's (`criu/files.c`, `fixup_overlayfs`). At restore it opens by path alone.
+    fn mount_of(&self, file: &OpenFile) -> Option<&Joined<'a>> {
+        let joined = self.mounts.get(&file.mount?)?;
+        if joined.mount.fs != FsType::Overlay {
+            return Some(joined);
+        }
+        let above = self
+            .mounts
+            .values()
+            .filter(|joined| file.path.strip(&joined.mount.mount_point).is_some());
+        above.max_by_key(|joined| joined.mount.mount_point.depth())
     }
 
     fn resolve_cgroup(&self, view: &CgroupView, mount: &Mount, rest: &Path) -> Resolved {
@@ -192,7 +207,7 @@ fn cgroup_view(
     let hierarchy = match mount.fs {
         FsType::Cgroup2 => Hierarchy::v2(),
         FsType::Cgroup => v1_hierarchy(&mount.options, old_cgroups.keys())?,
-        FsType::Other(_) => return None,
+        FsType::Overlay | FsType::Other(_) => return None,
     };
     // The real root of the mount is only in the manifest: CRIU writes `/` for a mount of the container's own cgroup
     // namespace (criu/filesystems.c, cgroup_parse), and there the real one is the namespace's root.

@@ -467,3 +467,18 @@ fn findings_come_most_severe_first_and_survive_json() {
     let text = serde_json::to_string(&plan).unwrap();
     assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan);
 }
+
+#[test]
+fn a_file_that_criu_puts_on_the_root_overlay_is_found_by_its_path() {
+    let mut source = with_file(source(true), 3, "/etc/hosts", 1, |_| {});
+    let root = Mount {
+        id: MountId(1),
+        mount_point: ContainerPath::new("/"),
+        fs: FsType::Overlay,
+        ext_key: Some("/".into()),
+        ..source.mounts[1].clone()
+    };
+    source.mounts.insert(0, root);
+    let plan = planned(&source, 200, &[], &Policy::default());
+    assert_eq!(plan.files[0].rule, Rule::RuntimeManaged);
+}

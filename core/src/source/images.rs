@@ -30,6 +30,7 @@ pub const PARENT: &str = "parent";
 
 /// `enum fstype` of `mnt.proto`.
 const FSTYPE_CGROUP: u32 = 12;
+const FSTYPE_OVERLAYFS: u32 = 17;
 const FSTYPE_CGROUP2: u32 = 23;
 
 /// `enum fd_types` of `fdinfo.proto`: regular files, directories and links.
@@ -298,6 +299,7 @@ fn mount(entry: MntEntry) -> Mount {
     let fs = match entry.fstype {
         FSTYPE_CGROUP => FsType::Cgroup,
         FSTYPE_CGROUP2 => FsType::Cgroup2,
+        FSTYPE_OVERLAYFS => FsType::Overlay,
         other => FsType::Other(other),
     };
     Mount {

@@ -46,6 +46,8 @@ pub enum FsType {
     Cgroup,
     /// The unified hierarchy.
     Cgroup2,
+    /// An overlay.
+    Overlay,
     /// Anything else, by CRIU's number.
     Other(u32),
 }
