@@ -5,17 +5,12 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
+use crate::frame::{self, Framer, push_record};
 use crate::kind::Kind;
 use crate::view::View;
 use crate::wire::{self, Message};
 
-/// First word of every image but the inventory and the service images (`IMG_COMMON_MAGIC`).
-const COMMON_MAGIC: u32 = 0x5456_4319;
-
-/// First word of the service images, which are no part of the set (`IMG_SERVICE_MAGIC`).
-const SERVICE_MAGIC: u32 = 0x5510_5940;
-
-/// The layout this code reads: `CRTOOLS_IMAGES_V1_1`, since criu 1.4 (2015).
+/// The layout this code reads: `CRTOOLS_IMAGES_V1_1`.
 const VERSION: u32 = 2;
 
 /// Record images are small: the largest of an honest set, `files.img`, takes about 150 bytes a file.
@@ -35,12 +30,16 @@ pub struct Image {
 #[derive(Debug, Clone, Copy)]
 pub struct Record<'a> {
     image: &'a Path,
+    /// The image's kind.
+    pub kind: Kind,
     /// Which, from 0.
     pub index: usize,
     /// Where its payload starts in the file, in bytes.
     pub offset: usize,
     /// The protobuf message.
     pub payload: &'a [u8],
+    /// What follows it: the content of a pipe, a socket's queue, ...; empty for most kinds.
+    pub extra: &'a [u8],
 }
 
 /// What [`Image::rewrite`] does with a record.
@@ -48,8 +47,10 @@ pub struct Record<'a> {
 pub enum Change {
     /// Copy it as it is.
     Keep,
-    /// Write this payload instead.
+    /// Write this payload instead; what follows it stays.
     Replace(Vec<u8>),
+    /// Write this payload and these bytes behind it.
+    ReplaceAll(Vec<u8>, Vec<u8>),
     /// Leave it out.
     Remove,
 }
@@ -98,8 +99,19 @@ impl Image {
     /// # Errors
     /// When it is no image of this kind, or an inventory of another layout.
     pub fn from_bytes(name: impl Into<PathBuf>, bytes: Vec<u8>, kind: Kind) -> Result<Self, Error> {
-        let name = name.into();
-        let start = header(&name, &bytes, kind)?;
+        Self::parse(name.into(), bytes, Some(kind))
+    }
+
+    /// Takes an image in memory, of the kind that its magic number tells.
+    ///
+    /// # Errors
+    /// When it is no image of a known kind, or an inventory of another layout.
+    pub fn detect(name: impl Into<PathBuf>, bytes: Vec<u8>) -> Result<Self, Error> {
+        Self::parse(name.into(), bytes, None)
+    }
+
+    fn parse(name: PathBuf, bytes: Vec<u8>, kind: Option<Kind>) -> Result<Self, Error> {
+        let (kind, start) = frame::header(&name, &bytes[..bytes.len().min(frame::HEADER)], kind)?;
         let image = Self {
             name,
             kind,
@@ -107,7 +119,8 @@ impl Image {
             start,
         };
         if kind == Kind::Inventory {
-            image.check_version()?;
+            let record = image.only_record()?;
+            check_version(&image.name, record.offset, &record.message()?)?;
         }
         Ok(image)
     }
@@ -128,49 +141,11 @@ impl Image {
     }
 
     /// Its records. After an error there are no more.
-    pub fn records(&self) -> impl Iterator<Item = Result<Record<'_>, Error>> {
-        let mut at = self.start;
-        let mut index = 0;
-        std::iter::from_fn(move || {
-            if at >= self.bytes.len() {
-                return None;
-            }
-            let record = self.record(at, index);
-            index += 1;
-            at = record.as_ref().map_or(self.bytes.len(), |record| {
-                record.offset + record.payload.len()
-            });
-            Some(record)
-        })
-    }
-
-    fn record(&self, at: usize, index: usize) -> Result<Record<'_>, Error> {
-        let rest = &self.bytes[at..];
-        let Some((length, rest)) = rest.split_first_chunk::<4>() else {
-            let what = format!(
-                "the length of record {index} is cut short ({} of 4 bytes)",
-                rest.len()
-            );
-            return Err(Error::at(&self.name, at, what));
-        };
-        let length = u32::from_le_bytes(*length);
-        match usize::try_from(length)
-            .ok()
-            .and_then(|length| rest.get(..length))
-        {
-            Some(payload) => Ok(Record {
-                image: &self.name,
-                index,
-                offset: at + 4,
-                payload,
-            }),
-            None => {
-                let what = format!(
-                    "record {index} has a length of {length} bytes, {} bytes are left",
-                    rest.len()
-                );
-                Err(Error::at(&self.name, at, what))
-            }
+    pub fn records(&self) -> Records<'_> {
+        Records {
+            image: self,
+            at: self.start,
+            framer: Framer::new(self.kind),
         }
     }
 
@@ -208,25 +183,143 @@ impl Image {
         for record in self.records() {
             let record = record?;
             match change(&record)? {
-                Change::Keep => push_record(&mut out, record.payload),
-                Change::Replace(payload) => push_record(&mut out, &payload),
+                Change::Keep => push_record(&mut out, record.payload, record.extra),
+                Change::Replace(payload) => push_record(&mut out, &payload, record.extra),
+                Change::ReplaceAll(payload, extra) => push_record(&mut out, &payload, &extra),
                 Change::Remove => {}
             }
         }
         Ok(out)
     }
+}
 
-    fn check_version(&self) -> Result<(), Error> {
-        let record = self.only_record()?;
-        let version = record.message()?.u32(1).unwrap_or(0);
-        if version == VERSION {
-            return Ok(());
+/// The records of an image; see [`Image::records`].
+#[derive(Debug, Clone)]
+pub struct Records<'a> {
+    image: &'a Image,
+    at: usize,
+    framer: Framer,
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Result<Record<'a>, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.at >= self.image.bytes.len() {
+            return None;
         }
-        let what = format!(
-            "the images have layout version {version}, expected {VERSION} (criu 1.4 and later); dump again with a \
-             current criu"
-        );
-        Err(Error::at(&self.name, record.offset, what))
+        let record = self.record();
+        self.at = record.as_ref().map_or(self.image.bytes.len(), |record| {
+            record.offset + record.payload.len() + record.extra.len()
+        });
+        Some(record)
+    }
+}
+
+impl<'a> Records<'a> {
+    fn record(&mut self) -> Result<Record<'a>, Error> {
+        let image = self.image;
+        let index = self.framer.index;
+        let rest = &image.bytes[self.at..];
+        let failed = |at: usize, what: String| Err(Error::at(&image.name, at, what));
+        let Some((length, rest)) = rest.split_first_chunk::<4>() else {
+            let what = format!(
+                "the length of record {index} is cut short ({} of 4 bytes)",
+                rest.len()
+            );
+            return failed(self.at, what);
+        };
+        let length = u32::from_le_bytes(*length);
+        let Some((payload, rest)) = usize::try_from(length)
+            .ok()
+            .and_then(|length| rest.split_at_checked(length))
+        else {
+            let what = format!(
+                "record {index} has a length of {length} bytes, {} bytes are left",
+                rest.len()
+            );
+            return failed(self.at, what);
+        };
+        let offset = self.at + 4;
+        let extra = self.framer.next(payload).map_err(|error| {
+            Error::at(
+                &image.name,
+                offset + error.offset,
+                format!("record {index}: {}", error.what),
+            )
+        })?;
+        let length = frame::extent(extra, rest).map_err(|what| {
+            Error::at(
+                &image.name,
+                offset + payload.len(),
+                format!("record {index} {what}"),
+            )
+        })?;
+        Ok(Record {
+            image: &image.name,
+            kind: image.kind,
+            index,
+            offset,
+            payload,
+            extra: &rest[..length],
+        })
+    }
+}
+
+/// Refuses an inventory of another layout.
+pub(crate) fn check_version(
+    name: &Path,
+    offset: usize,
+    inventory: &Message<'_>,
+) -> Result<(), Error> {
+    let version = inventory.u32(1).unwrap_or(0);
+    if version == VERSION {
+        return Ok(());
+    }
+    let what = format!(
+        "the images have layout version {version}, expected {VERSION}; dump again with a current criu"
+    );
+    Err(Error::at(name, offset, what))
+}
+
+/// Makes an image from nothing.
+///
+/// ```
+/// use criu_image::views::{FsEntry, View};
+/// use criu_image::{Builder, Image, Kind};
+///
+/// let mut builder = Builder::new(Kind::Fs);
+/// builder.push(&FsEntry { cwd_id: 5, root_id: 6, umask: Some(0o22) }.to_message());
+/// let image = Image::from_bytes("fs-1.img", builder.finish(), Kind::Fs)?;
+/// assert_eq!(image.only_record()?.view::<FsEntry>()?.cwd_id, 5);
+/// # Ok::<(), criu_image::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Builder {
+    bytes: Vec<u8>,
+}
+
+impl Builder {
+    /// An image without records.
+    pub fn new(kind: Kind) -> Self {
+        Self {
+            bytes: frame::header_of(kind),
+        }
+    }
+
+    /// Appends a record.
+    pub fn push(&mut self, message: &Message<'_>) {
+        push_record(&mut self.bytes, &message.encode(), &[]);
+    }
+
+    /// Appends a record with bytes behind it.
+    pub fn push_with(&mut self, message: &Message<'_>, extra: &[u8]) {
+        push_record(&mut self.bytes, &message.encode(), extra);
+    }
+
+    /// The image.
+    pub fn finish(self) -> Vec<u8> {
+        self.bytes
     }
 }
 
@@ -267,79 +360,15 @@ impl<'a> Record<'a> {
     }
 }
 
-fn push_record(out: &mut Vec<u8>, payload: &[u8]) {
-    // A payload comes from a file of at most MAX_SIZE and grows by a path; CRIU could not read more than this either.
-    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-    out.extend_from_slice(&length.to_le_bytes());
-    out.extend_from_slice(payload);
-}
-
-/// Checks the magic numbers; returns where the records start.
-fn header(name: &Path, bytes: &[u8], kind: Kind) -> Result<usize, Error> {
-    let word = |at: usize| {
-        bytes
-            .get(at..at + 4)
-            .and_then(|word| word.try_into().ok())
-            .map(u32::from_le_bytes)
-            .ok_or_else(|| {
-                let what = match bytes.len() {
-                    0 => "it is empty, expected a magic number".to_owned(),
-                    length => format!(
-                        "it is cut short after {length} bytes, expected a magic number of 4 bytes"
-                    ),
-                };
-                Error::at(name, at.min(bytes.len()), what)
-            })
-    };
-    let (at, found) = match (word(0)?, kind) {
-        (found, Kind::Inventory) => (0, found),
-        (COMMON_MAGIC, _) => (4, word(4)?),
-        (found, _) => {
-            let what = if Kind::of_magic(found).is_some() {
-                "it has the layout of criu before 1.4; dump again with a current criu".to_owned()
-            } else {
-                format!(
-                    "magic number {found:#010x}, expected {COMMON_MAGIC:#010x}{}",
-                    meaning(found)
-                )
-            };
-            return Err(Error::at(name, 0, what));
-        }
-    };
-    if found == kind.magic() {
-        return Ok(at + 4);
-    }
-    let what = format!(
-        "magic number {found:#010x}, expected {:#010x} ({kind}){}",
-        kind.magic(),
-        meaning(found)
-    );
-    Err(Error::at(name, at, what))
-}
-
-/// What a wrong magic number is the right one of.
-fn meaning(magic: u32) -> String {
-    match magic {
-        SERVICE_MAGIC => "; this is a service image".to_owned(),
-        COMMON_MAGIC => "; this is no inventory".to_owned(),
-        _ => Kind::of_magic(magic)
-            .map_or_else(String::new, |kind| format!("; this is an image of {kind}")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::views::{FdinfoEntry, InventoryEntry};
 
     fn image(kind: Kind, payloads: &[&[u8]]) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        if kind != Kind::Inventory {
-            bytes.extend(COMMON_MAGIC.to_le_bytes());
-        }
-        bytes.extend(kind.magic().to_le_bytes());
+        let mut bytes = frame::header_of(kind);
         for payload in payloads {
-            push_record(&mut bytes, payload);
+            push_record(&mut bytes, payload, &[]);
         }
         bytes
     }
@@ -397,13 +426,9 @@ mod tests {
             (
                 Kind::Inventory,
                 fdinfo.clone(),
-                "expected 0x58313116 (inventory); this is no inventory",
+                "at byte 4: magic number 0x56213732, expected 0x58313116 (inventory); this is an image of fdinfo-*",
             ),
-            (
-                Kind::Fdinfo,
-                fdinfo[4..].into(),
-                "layout of criu before 1.4",
-            ),
+            (Kind::Fdinfo, fdinfo[4..].into(), "layout version 1"),
         ];
         for (kind, bytes, expected) in cases {
             let text = refused(kind, bytes);

@@ -14,13 +14,18 @@
 //! * [`views`]: typed, plain data for the messages an engine edits.
 
 mod error;
+mod frame;
 mod image;
 mod kind;
+mod reader;
+mod text;
 mod view;
 pub mod views;
 pub mod wire;
 
 pub use error::Error;
-pub use image::{Change, Image, MAX_SIZE, Record};
-pub use kind::Kind;
-pub use view::{Bytes, Sint32, Sint64};
+pub use image::{Builder, Change, Image, MAX_SIZE, Record, Records};
+pub use kind::{Class, Framing, Kind, Named};
+pub use reader::Reader;
+pub use text::Bytes;
+pub use view::{Sint32, Sint64};

@@ -2,18 +2,20 @@
 //!
 //! [`View::write_into`] touches only the known fields whose value differs from what the message holds. So read, change,
 //! write is lossless for everything else: unknown fields, order, and how untouched numbers were encoded.
+//!
+//! In a repeated field, elements that stay the same at both ends keep their bytes; between them the old and the new
+//! elements are paired in order. So taking one out or putting one in leaves the others untouched.
 
-use std::ffi::OsStr;
-use std::fmt;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
-
-use crate::wire::{Error, Message, WireType, unzigzag, zigzag};
+use crate::text::Bytes;
+use crate::wire::{Error, Field, Message, WireType, unzigzag, zigzag};
 
 /// A message type as plain data.
 pub trait View: Sized + Default + PartialEq {
     /// Name of the message in CRIU's schema.
     const NAME: &'static str;
+
+    /// The known fields, by number and name.
+    const FIELDS: &'static [(u32, &'static str)];
 
     /// Reads the known fields.
     ///
@@ -36,65 +38,6 @@ pub trait View: Sized + Default + PartialEq {
     }
 }
 
-/// Text of an image: CRIU's `string` and `bytes`. Paths of Linux need not be UTF-8, and CRIU does not check.
-#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Bytes(pub Vec<u8>);
-
-impl Bytes {
-    /// As a path.
-    pub fn as_path(&self) -> &Path {
-        Path::new(OsStr::from_bytes(&self.0))
-    }
-}
-
-impl fmt::Display for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        String::from_utf8_lossy(&self.0).fmt(f)
-    }
-}
-
-impl fmt::Debug for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&String::from_utf8_lossy(&self.0), f)
-    }
-}
-
-impl AsRef<Path> for Bytes {
-    fn as_ref(&self) -> &Path {
-        self.as_path()
-    }
-}
-
-impl AsRef<[u8]> for Bytes {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl From<&Path> for Bytes {
-    fn from(path: &Path) -> Self {
-        Self(path.as_os_str().as_bytes().to_vec())
-    }
-}
-
-impl From<PathBuf> for Bytes {
-    fn from(path: PathBuf) -> Self {
-        path.as_path().into()
-    }
-}
-
-impl From<&str> for Bytes {
-    fn from(text: &str) -> Self {
-        Self(text.as_bytes().to_vec())
-    }
-}
-
-impl From<String> for Bytes {
-    fn from(text: String) -> Self {
-        Self(text.into_bytes())
-    }
-}
-
 /// A `sint32`, which is zig-zag encoded. `reg_file_entry.mnt_id` is one, `mnt_entry.mnt_id` is not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sint32(pub i32);
@@ -113,18 +56,51 @@ pub(crate) trait FieldValue: Sized + PartialEq {
 
 /// A value that takes one field and can be repeated.
 pub(crate) trait Single: Sized + PartialEq {
-    fn from_field(field: &crate::wire::Field<'_>) -> Result<Self, Error>;
-    fn put(&self, message: &mut Message<'_>, number: u32) -> Result<(), Error>;
-    fn push(&self, message: &mut Message<'_>, number: u32);
-    /// Writes the value over the `index`th field.
-    fn replace(&self, message: &mut Message<'_>, number: u32, index: usize) -> Result<(), Error>;
+    /// Protobuf merges two messages in a field that holds one. CRIU never writes that, and a reader that takes the last
+    /// would see something else than CRIU does, so it is refused. Of two numbers or texts all readers take the last.
+    const UNIQUE: bool = false;
+
+    fn from_field(field: &Field<'_>) -> Result<Self, Error>;
+    fn to_field(&self, number: u32) -> Field<'static>;
+    /// The value as a field that takes the place of another.
+    fn over(&self, old: &Field<'_>) -> Result<Field<'static>, Error> {
+        Ok(self.to_field(old.number()))
+    }
 }
 
-fn wrong<T>(number: u32, expected: &str) -> Result<T, Error> {
+fn wrong<T>(field: &Field<'_>, expected: &str) -> Result<T, Error> {
     Err(Error {
-        offset: 0,
-        what: format!("field {number} is not {expected}"),
+        offset: field.value_offset(),
+        what: format!("field {} is not {expected}", field.number()),
     })
+}
+
+/// The field of a value that is not repeated.
+fn only<'m, 'a, T: Single>(
+    message: &'m Message<'a>,
+    number: u32,
+) -> Result<Option<&'m Field<'a>>, Error> {
+    let field = message.get(number);
+    match field {
+        Some(last) if T::UNIQUE && message.all(number).nth(1).is_some() => Err(Error {
+            offset: last.value_offset(),
+            what: format!("field {number} is there twice"),
+        }),
+        _ => Ok(field),
+    }
+}
+
+pub(crate) fn put<T: Single>(
+    value: &T,
+    message: &mut Message<'_>,
+    number: u32,
+) -> Result<(), Error> {
+    let field = match message.get(number) {
+        Some(old) => value.over(old)?,
+        None => value.to_field(number),
+    };
+    message.put(field);
+    Ok(())
 }
 
 macro_rules! single {
@@ -134,55 +110,37 @@ macro_rules! single {
                 message: &$crate::wire::Message<'_>,
                 number: u32,
             ) -> Result<Option<Self>, $crate::wire::Error> {
-                message
-                    .get(number)
-                    .map(<$type as $crate::view::Single>::from_field)
-                    .transpose()
+                $crate::view::get_one(message, number)
             }
             fn set(
                 &self,
                 message: &mut $crate::wire::Message<'_>,
                 number: u32,
             ) -> Result<(), $crate::wire::Error> {
-                $crate::view::Single::put(self, message, number)
+                $crate::view::put(self, message, number)
             }
         }
     };
 }
 pub(crate) use single;
 
+pub(crate) fn get_one<T: Single>(message: &Message<'_>, number: u32) -> Result<Option<T>, Error> {
+    only::<T>(message, number)?.map(T::from_field).transpose()
+}
+
 macro_rules! number {
     ($type:ty, $expected:literal, $from:expr, $to:expr) => {
         impl Single for $type {
-            fn from_field(field: &crate::wire::Field<'_>) -> Result<Self, Error> {
+            fn from_field(field: &Field<'_>) -> Result<Self, Error> {
                 let from: fn(u64) -> Option<$type> = $from;
                 field
                     .as_u64()
                     .and_then(from)
-                    .map_or_else(|| wrong(field.number(), $expected), Ok)
+                    .map_or_else(|| wrong(field, $expected), Ok)
             }
-            fn put(&self, message: &mut Message<'_>, number: u32) -> Result<(), Error> {
+            fn to_field(&self, number: u32) -> Field<'static> {
                 let to: fn($type) -> u64 = $to;
-                message.set_u64(number, to(*self));
-                Ok(())
-            }
-            fn push(&self, message: &mut Message<'_>, number: u32) {
-                let to: fn($type) -> u64 = $to;
-                message.push_u64(number, to(*self));
-            }
-            fn replace(
-                &self,
-                message: &mut Message<'_>,
-                number: u32,
-                index: usize,
-            ) -> Result<(), Error> {
-                // Repeated numbers are rewritten as a whole: none of CRIU's is long.
-                let all = Vec::<Self>::get(message, number)?.unwrap_or_default();
-                message.remove(number);
-                for (at, value) in all.iter().enumerate() {
-                    if at == index { self } else { value }.push(message, number);
-                }
-                Ok(())
+                Field::number_field(number, to(*self))
             }
         }
         single!($type);
@@ -218,33 +176,25 @@ number!(
 );
 
 impl Single for Bytes {
-    fn from_field(field: &crate::wire::Field<'_>) -> Result<Self, Error> {
+    fn from_field(field: &Field<'_>) -> Result<Self, Error> {
         match field.wire_type() {
             WireType::Len => Ok(Self(field.value().to_vec())),
-            _ => wrong(field.number(), "text"),
+            _ => wrong(field, "text"),
         }
     }
-    fn put(&self, message: &mut Message<'_>, number: u32) -> Result<(), Error> {
-        message.set_bytes(number, &self.0);
-        Ok(())
-    }
-    fn push(&self, message: &mut Message<'_>, number: u32) {
-        message.push_bytes(number, &self.0);
-    }
-    fn replace(&self, message: &mut Message<'_>, number: u32, index: usize) -> Result<(), Error> {
-        message.replace_bytes(number, index, &self.0);
-        Ok(())
+    fn to_field(&self, number: u32) -> Field<'static> {
+        Field::bytes_field(number, &self.0)
     }
 }
 single!(Bytes);
 
 impl<T: Single> FieldValue for Option<T> {
     fn get(message: &Message<'_>, number: u32) -> Result<Option<Self>, Error> {
-        Ok(Some(message.get(number).map(T::from_field).transpose()?))
+        get_one(message, number).map(Some)
     }
     fn set(&self, message: &mut Message<'_>, number: u32) -> Result<(), Error> {
         match self {
-            Some(value) => value.put(message, number),
+            Some(value) => put(value, message, number),
             None => {
                 message.remove(number);
                 Ok(())
@@ -261,17 +211,52 @@ impl<T: Single> FieldValue for Vec<T> {
             .collect::<Result<_, _>>()
             .map(Some)
     }
+
     fn set(&self, message: &mut Message<'_>, number: u32) -> Result<(), Error> {
         let old = Self::get(message, number)?.unwrap_or_default();
-        message.truncate(number, self.len());
-        for (index, value) in self.iter().enumerate() {
-            match old.get(index) {
-                Some(same) if same == value => {}
-                Some(_) => value.replace(message, number, index)?,
-                None => value.push(message, number),
-            }
-        }
+        let start = old
+            .iter()
+            .zip(self)
+            .take_while(|(old, new)| old == new)
+            .count();
+        let (old, new) = (&old[start..], &self[start..]);
+        let end = old
+            .iter()
+            .rev()
+            .zip(new.iter().rev())
+            .take_while(|(old, new)| old == new)
+            .count();
+        let (old, new) = (&old[..old.len() - end], &new[..new.len() - end]);
+        let fields = message.all(number).skip(start);
+        let fields = fields
+            .take(old.len())
+            .zip(old.iter().zip(new))
+            .map(|(field, (old, new))| {
+                // An equal one between two others keeps its bytes as well.
+                if old == new {
+                    Ok(field.clone().into_owned())
+                } else {
+                    new.over(field)
+                }
+            });
+        let mut fields = fields.collect::<Result<Vec<_>, _>>()?;
+        fields.extend(
+            new.iter()
+                .skip(old.len())
+                .map(|value| value.to_field(number)),
+        );
+        message.splice(number, start, old.len(), fields);
         Ok(())
+    }
+}
+
+/// The message in a field.
+pub(crate) fn nested<'f>(field: &'f Field<'_>) -> Result<Message<'f>, Error> {
+    match field.wire_type() {
+        WireType::Len => {
+            Message::parse(field.value()).map_err(|error| error.within(field.value_offset()))
+        }
+        _ => wrong(field, "a message"),
     }
 }
 
@@ -289,6 +274,7 @@ macro_rules! view {
 
         impl $crate::view::View for $name {
             const NAME: &'static str = $message;
+            const FIELDS: &'static [(u32, &'static str)] = &[$(($number, stringify!($field)),)*];
 
             fn read(message: &$crate::wire::Message<'_>) -> Result<Self, $crate::wire::Error> {
                 Ok(Self {$(
@@ -311,36 +297,100 @@ macro_rules! view {
         }
 
         impl $crate::view::Single for $name {
+            const UNIQUE: bool = true;
+
             fn from_field(field: &$crate::wire::Field<'_>) -> Result<Self, $crate::wire::Error> {
-                $crate::view::View::read(&$crate::wire::Message::parse(field.value())?)
+                let nested = $crate::view::nested(field)?;
+                $crate::view::View::read(&nested).map_err(|error| error.within(field.value_offset()))
             }
-            fn put(
-                &self,
-                message: &mut $crate::wire::Message<'_>,
-                number: u32,
-            ) -> Result<(), $crate::wire::Error> {
-                let mut nested = message.message(number)?.unwrap_or_default().into_owned();
+            fn to_field(&self, number: u32) -> $crate::wire::Field<'static> {
+                $crate::wire::Field::bytes_field(number, &$crate::view::View::to_message(self).encode())
+            }
+            fn over(&self, old: &$crate::wire::Field<'_>) -> Result<$crate::wire::Field<'static>, $crate::wire::Error> {
+                let mut nested = $crate::view::nested(old)?;
                 $crate::view::View::write_into(self, &mut nested)?;
-                message.set_bytes(number, nested.encode());
-                Ok(())
-            }
-            fn push(&self, message: &mut $crate::wire::Message<'_>, number: u32) {
-                message.push_bytes(number, $crate::view::View::to_message(self).encode());
-            }
-            fn replace(
-                &self,
-                message: &mut $crate::wire::Message<'_>,
-                number: u32,
-                index: usize,
-            ) -> Result<(), $crate::wire::Error> {
-                let nested = message.messages(number).nth(index).transpose()?;
-                let mut nested = nested.unwrap_or_default().into_owned();
-                $crate::view::View::write_into(self, &mut nested)?;
-                message.replace_bytes(number, index, nested.encode());
-                Ok(())
+                Ok($crate::wire::Field::bytes_field(old.number(), &nested.encode()))
             }
         }
         $crate::view::single!($name);
     )*};
 }
 pub(crate) use view;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::views::{CgMemberEntry, CgSetEntry, FileEntry, RegFileEntry};
+
+    fn set(names: &[&str]) -> CgSetEntry {
+        let ctls = names.iter().map(|name| CgMemberEntry {
+            name: (*name).into(),
+            ..CgMemberEntry::default()
+        });
+        CgSetEntry {
+            id: 1,
+            ctls: ctls.collect(),
+        }
+    }
+
+    #[test]
+    fn an_element_taken_out_or_put_in_leaves_what_others_hold_beside() {
+        let mut message = Message::default();
+        for name in ["a", "b", "c"] {
+            let mut member = CgMemberEntry {
+                name: name.into(),
+                ..CgMemberEntry::default()
+            }
+            .to_message();
+            member.set_bytes(99, name.as_bytes());
+            message.push_bytes(2, member.encode());
+        }
+        message.set_u64(1, 1);
+        let extras = |message: &Message<'_>| -> Vec<Option<String>> {
+            message
+                .messages(2)
+                .map(|member| member.unwrap().str(99).map(str::to_owned))
+                .collect()
+        };
+        let some = |text: &str| Some(text.to_owned());
+        set(&["a", "c"]).write_into(&mut message).unwrap();
+        assert_eq!(extras(&message), [some("a"), some("c")]);
+        set(&["a", "x", "c"]).write_into(&mut message).unwrap();
+        assert_eq!(extras(&message), [some("a"), None, some("c")]);
+        set(&["a", "y", "c"]).write_into(&mut message).unwrap();
+        assert_eq!(extras(&message), [some("a"), None, some("c")]);
+        set(&[]).write_into(&mut message).unwrap();
+        assert_eq!(message.encode(), [8, 1]);
+    }
+
+    #[test]
+    fn zig_zag_and_plain_numbers_are_told_apart() {
+        let reg = RegFileEntry {
+            mnt_id: Some(Sint32(77)),
+            ..RegFileEntry::default()
+        };
+        assert_eq!(reg.to_message().u64(7), Some(154));
+    }
+
+    #[test]
+    fn a_message_that_is_there_twice_is_refused() {
+        let mut message = FileEntry {
+            reg: Some(RegFileEntry::default()),
+            ..FileEntry::default()
+        }
+        .to_message();
+        let again = message.bytes(3).unwrap().to_vec();
+        message.push_bytes(3, again);
+        let bytes = message.encode();
+        let error = FileEntry::read(&Message::parse(&bytes).unwrap()).unwrap_err();
+        assert!(error.what.contains("field 3 is there twice"), "{error}");
+    }
+
+    #[test]
+    fn errors_in_nested_messages_count_from_the_outer_one() {
+        // file_entry { type: 1, id: 1, reg: { id: 1, flags: <cut short> } }
+        let bytes = [0x08, 1, 0x10, 1, 0x1a, 3, 0x08, 1, 0x10];
+        let error = FileEntry::read(&Message::parse(&bytes).unwrap()).unwrap_err();
+        assert_eq!(error.offset, 9, "{error}");
+    }
+}

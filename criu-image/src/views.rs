@@ -1,6 +1,7 @@
 //! The messages that an engine reads and edits, field by field as CRIU's `images/*.proto` (MIT) have them.
 
-use crate::view::{Bytes, Sint32, Sint64, view};
+use crate::text::Bytes;
+use crate::view::{Sint32, Sint64, view};
 
 pub use crate::view::View;
 

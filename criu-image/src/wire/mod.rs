@@ -7,56 +7,12 @@
 //!
 //! One level is parsed at a time; nested messages are parsed when asked for.
 
+mod fields;
+
 use std::borrow::Cow;
-use std::fmt;
 
-/// Why bytes are no protobuf message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Error {
-    /// Offset in bytes from the start of the message.
-    pub offset: usize,
-    /// What was found and what was expected.
-    pub what: String,
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "byte {} of the message: {}", self.offset, self.what)
-    }
-}
-
-impl std::error::Error for Error {}
-
-fn error<T>(offset: usize, what: impl Into<String>) -> Result<T, Error> {
-    Err(Error {
-        offset,
-        what: what.into(),
-    })
-}
-
-/// How a field's value is encoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WireType {
-    /// A number of up to 64 bits in groups of 7.
-    Varint,
-    /// 8 bytes.
-    Fixed64,
-    /// A length and that many bytes: text, bytes, a message or packed numbers.
-    Len,
-    /// 4 bytes.
-    Fixed32,
-}
-
-impl WireType {
-    fn number(self) -> u64 {
-        match self {
-            Self::Varint => 0,
-            Self::Fixed64 => 1,
-            Self::Len => 2,
-            Self::Fixed32 => 5,
-        }
-    }
-}
+pub use fields::{Error, FieldRef, Fields, WireType, fields, unzigzag, zigzag};
+pub(crate) use fields::{push_varint, varint_length};
 
 /// One field as it stands in a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +23,8 @@ pub struct Field<'a> {
     raw: Cow<'a, [u8]>,
     /// Where the value (without a length) starts in `raw`.
     value: usize,
+    /// Where `raw` stood in the message that was parsed.
+    offset: usize,
 }
 
 impl<'a> Field<'a> {
@@ -85,19 +43,29 @@ impl<'a> Field<'a> {
         &self.raw[self.value..]
     }
 
+    /// Where the value stood in the message that was parsed, in bytes; 0 for a field that was set anew.
+    pub fn value_offset(&self) -> usize {
+        match self.raw {
+            Cow::Borrowed(_) => self.offset + self.value,
+            Cow::Owned(_) => 0,
+        }
+    }
+
     /// The value as a number; `None` for [`WireType::Len`].
     pub fn as_u64(&self) -> Option<u64> {
-        match self.wire_type {
-            WireType::Varint => varint(self.value(), 0).ok().map(|(number, _)| number),
-            WireType::Fixed64 => self.value().try_into().ok().map(u64::from_le_bytes),
-            WireType::Fixed32 => self
-                .value()
-                .try_into()
-                .ok()
-                .map(u32::from_le_bytes)
-                .map(u64::from),
-            WireType::Len => None,
-        }
+        fields::number(self.wire_type, self.value())
+    }
+
+    /// A number.
+    pub(crate) fn number_field(number: u32, value: u64) -> Self {
+        let mut bytes = Vec::with_capacity(varint_length(value));
+        push_varint(&mut bytes, value);
+        Self::new(number, WireType::Varint, &bytes)
+    }
+
+    /// Bytes, text or a message.
+    pub(crate) fn bytes_field(number: u32, value: &[u8]) -> Self {
+        Self::new(number, WireType::Len, value)
     }
 
     fn new(number: u32, wire_type: WireType, value: &[u8]) -> Self {
@@ -113,21 +81,24 @@ impl<'a> Field<'a> {
             wire_type,
             raw: raw.into(),
             value: start,
+            offset: 0,
         }
     }
 
-    fn into_owned(self) -> Field<'static> {
+    pub(crate) fn into_owned(self) -> Field<'static> {
         let Self {
             number,
             wire_type,
             raw,
             value,
+            offset,
         } = self;
         Field {
             number,
             wire_type,
             raw: Cow::Owned(raw.into_owned()),
             value,
+            offset,
         }
     }
 }
@@ -142,52 +113,28 @@ impl<'a> Message<'a> {
     /// Splits bytes into fields.
     ///
     /// # Errors
-    /// When a field is cut short, has number 0, or is of a kind that protobuf 3 has not got (groups).
+    /// When a field is cut short, has number 0, or is a group, which CRIU never had.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
-        let mut fields = Vec::new();
-        let mut at = 0;
-        while at < bytes.len() {
-            let (tag, after_tag) = varint(bytes, at)?;
-            let number = match u32::try_from(tag >> 3) {
-                Ok(number) if number != 0 && number < 1 << 29 => number,
-                _ => return error(at, format!("field number {} is not possible", tag >> 3)),
-            };
-            let (wire_type, value, end) = match tag & 7 {
-                0 => (WireType::Varint, after_tag, varint(bytes, after_tag)?.1),
-                1 => (WireType::Fixed64, after_tag, after_tag + 8),
-                5 => (WireType::Fixed32, after_tag, after_tag + 4),
-                2 => {
-                    let (length, start) = varint(bytes, after_tag)?;
-                    let left = bytes.len() - start;
-                    match usize::try_from(length) {
-                        Ok(length) if length <= left => (WireType::Len, start, start + length),
-                        _ => {
-                            let what = format!(
-                                "field {number} has a length of {length} bytes, {left} bytes are left"
-                            );
-                            return error(after_tag, what);
-                        }
-                    }
-                }
-                other => {
-                    return error(
-                        at,
-                        format!("field {number} has wire type {other}, expected 0, 1, 2 or 5"),
-                    );
-                }
-            };
-            let Some(raw) = bytes.get(at..end) else {
-                return error(after_tag, format!("field {number} is cut short"));
-            };
-            fields.push(Field {
+        // Most messages have a handful of fields; this saves growing by steps.
+        let mut all = Vec::with_capacity((bytes.len() / 4).min(8));
+        for field in fields(bytes) {
+            let FieldRef {
+                number,
+                wire_type,
+                raw,
+                value,
+                offset,
+            } = field?;
+            let value = raw.len() - value.len();
+            all.push(Field {
                 number,
                 wire_type,
                 raw: raw.into(),
-                value: value - at,
+                value,
+                offset,
             });
-            at = end;
         }
-        Ok(Self { fields })
+        Ok(Self { fields: all })
     }
 
     /// The message as bytes.
@@ -340,7 +287,46 @@ impl<'a> Message<'a> {
         });
     }
 
-    fn put(&mut self, field: Field<'a>) {
+    /// Replaces `count` of the fields with this number, from the `start`th on, by others of the same number.
+    pub(crate) fn splice(
+        &mut self,
+        number: u32,
+        start: usize,
+        count: usize,
+        mut with: Vec<Field<'a>>,
+    ) {
+        let places = |fields: &[Field<'_>]| -> Vec<usize> {
+            let places = fields
+                .iter()
+                .enumerate()
+                .filter(|(_, field)| field.number == number);
+            places.map(|(place, _)| place).collect()
+        };
+        let old = places(&self.fields);
+        // Behind the last that stays before, else where the number belongs.
+        let more = with.split_off(count.min(with.len()));
+        let kept = with.len();
+        for (place, field) in old.iter().skip(start).zip(with) {
+            self.fields[*place] = field;
+        }
+        let mut left_out = old
+            .into_iter()
+            .skip(start + kept)
+            .take(count - kept)
+            .collect::<Vec<_>>();
+        while let Some(place) = left_out.pop() {
+            self.fields.remove(place);
+        }
+        if !more.is_empty() {
+            let place = match places(&self.fields).get(start + kept) {
+                Some(next) => *next,
+                None => self.place(number),
+            };
+            self.fields.splice(place..place, more);
+        }
+    }
+
+    pub(crate) fn put(&mut self, field: Field<'a>) {
         match self
             .fields
             .iter_mut()
@@ -352,51 +338,17 @@ impl<'a> Message<'a> {
     }
 
     fn insert(&mut self, field: Field<'a>) {
-        let at = self
-            .fields
+        let place = self.place(field.number);
+        self.fields.insert(place, field);
+    }
+
+    /// Where a new field goes.
+    fn place(&self, number: u32) -> usize {
+        self.fields
             .iter()
-            .rposition(|old| old.number <= field.number)
-            .map_or(0, |before| before + 1);
-        self.fields.insert(at, field);
+            .rposition(|old| old.number <= number)
+            .map_or(0, |before| before + 1)
     }
-}
-
-/// Undoes the zig-zag of `sint32` and `sint64`, in which small negative numbers are small.
-pub fn unzigzag(number: u64) -> i64 {
-    (number >> 1).cast_signed() ^ -(number & 1).cast_signed()
-}
-
-/// The zig-zag of `sint32` and `sint64`.
-pub fn zigzag(number: i64) -> u64 {
-    (number << 1 ^ number >> 63).cast_unsigned()
-}
-
-/// Reads the number at `at`; returns it and where it ends.
-fn varint(bytes: &[u8], at: usize) -> Result<(u64, usize), Error> {
-    let mut number = 0u64;
-    for index in 0..10 {
-        let Some(byte) = bytes.get(at + index) else {
-            return error(at, "a number is cut short");
-        };
-        let group = u64::from(byte & 0x7f);
-        // The tenth group has room for one bit.
-        if index == 9 && group > 1 {
-            break;
-        }
-        number |= group << (7 * index);
-        if byte & 0x80 == 0 {
-            return Ok((number, at + index + 1));
-        }
-    }
-    error(at, "a number has more than 64 bits")
-}
-
-fn push_varint(bytes: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        bytes.push((number & 0x7f) as u8 | 0x80);
-        number >>= 7;
-    }
-    bytes.push(number as u8);
 }
 
 #[cfg(test)]
