@@ -194,7 +194,7 @@ impl NodeConfig {
                 }
                 match key {
                     "enabled" => {
-                        enabled = Some(word(name, value, &[("true", true), ("false", false)])?)
+                        enabled = Some(word(name, value, &[("true", true), ("false", false)])?);
                     }
                     "cgroup-files" => policy.cgroup_files = choose(name, value)?,
                     "manage-cgroups" => policy.manage_cgroups = choose(name, value)?,

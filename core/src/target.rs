@@ -43,6 +43,8 @@ pub struct SpecMount {
     pub destination: ContainerPath,
     /// Whether it is a bind mount, which CRIU will not make unless the old container had it.
     pub bind: bool,
+    /// Whether the runtime makes it out of the container's own cgroups (type `cgroup`).
+    pub cgroup: bool,
 }
 
 /// A cgroup file system mounted on the node.
@@ -74,9 +76,9 @@ pub struct Target {
 }
 
 impl Target {
-    /// The source the runtime gives for an external mount.
+    /// The source the runtime gives for an external mount; of several, the last, as CRIU has it.
     pub fn mount(&self, key: &str) -> Option<&TargetMount> {
-        self.mounts.iter().find(|mount| mount.key == key)
+        self.mounts.iter().rfind(|mount| mount.key == key)
     }
 
     /// The path on the node of a cgroup or of a file in one; `None` when no mount on the node shows it.
@@ -100,6 +102,12 @@ impl Target {
             .filter_map(|mount| path.strip(&mount.mount_point).map(|rest| (mount, rest)))
             .max_by_key(|(mount, _)| mount.mount_point.depth())
             .map(|(mount, rest)| (mount.hierarchy.clone(), mount.root.join(rest)))
+    }
+
+    /// Whether a cgroup mount at this place is the runtime's own work, not a source that the spec names.
+    pub fn runtime_made_cgroup(&self, mount_point: &ContainerPath) -> bool {
+        let mut made = self.spec_mounts.iter().filter(|mount| mount.cgroup);
+        made.any(|mount| mount_point.strip(&mount.destination).is_some())
     }
 
     /// What the lookups found at `path`: outer `None` when nobody looked.

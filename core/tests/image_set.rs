@@ -1,5 +1,8 @@
 //! Real image sets of two CRIU versions, read, planned and staged without root.
 
+// Helpers of tests are tests.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::OwnedFd;

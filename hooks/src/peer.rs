@@ -167,6 +167,7 @@ impl Bundle {
                         .filter_map(Value::as_str);
                     Some(SpecMount {
                         destination: ContainerPath::new(mount["destination"].as_str()?),
+                        cgroup: mount["type"] == "cgroup",
                         bind: mount["type"] == "bind"
                             || options.into_iter().any(|o| o == "bind" || o == "rbind"),
                     })

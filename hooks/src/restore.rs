@@ -91,6 +91,16 @@ impl Restore {
                 return Err(reason);
             }
         }
+        for mount in &plan.mounts {
+            if target
+                .mount(&mount.key)
+                .is_none_or(|given| given.source != mount.source)
+            {
+                operation
+                    .request
+                    .set_external_mount(&mount.key, &mount.source);
+            }
+        }
         if plan.cgroup.by_criu {
             operation.request.set_cgroups(
                 CgroupMode::Soft,
@@ -265,9 +275,8 @@ fn target(operation: &Operation) -> Result<Target, String> {
         move |error: io::Error| format!("Cannot read the {what}: {error}")
     };
     let mut cgroups = host::cgroups(own).map_err(words("cgroups of this process"))?;
-    let known = cgroups.clone();
     let mounts = host::mountinfo(own).map_err(words("mounts of the node"))?;
-    let cgroup_mounts = host::cgroup_mounts(&mounts, known.keys());
+    let cgroup_mounts = host::cgroup_mounts(&mounts, &cgroups);
     let bad = |error| format!("The request cannot be understood: {error}");
     let mut target = Target {
         cgroup_mounts,

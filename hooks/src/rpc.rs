@@ -1,6 +1,7 @@
 //! CRIU's RPC messages (`images/rpc.proto`), edited without losing what this code does not know.
 
 use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use criu_image::wire::{Error, Message};
@@ -196,6 +197,13 @@ impl Request {
         Ok(None)
     }
 
+    /// Gives an external mount another source. CRIU takes the last of several for one key.
+    pub fn set_external_mount(&mut self, key: &str, source: &HostPath) {
+        let mut bytes = format!("mnt[{key}]:").into_bytes();
+        bytes.extend_from_slice(source.as_path().as_os_str().as_bytes());
+        self.opts.push_bytes(opts::EXTERNAL, bytes);
+    }
+
     /// Points CRIU at another image directory.
     pub fn set_images_dir_fd(&mut self, fd: RawFd) {
         self.opts.set_i32(opts::IMAGES_DIR_FD, fd);
@@ -228,9 +236,9 @@ impl Request {
         for (hierarchy, path) in roots {
             let mut root = Message::default();
             if !hierarchy.is_v2() {
-                root.set_bytes(1, hierarchy.0.clone().into_bytes());
+                root.set_bytes(1, &hierarchy.0);
             }
-            root.set_bytes(2, path.to_string().into_bytes());
+            root.set_bytes(2, path.as_path().as_os_str().as_bytes());
             self.opts.push_bytes(opts::CG_ROOT, root.encode());
         }
     }
@@ -296,7 +304,7 @@ pub fn failure(kind: Kind, reason: &str) -> Vec<u8> {
     response.set_u64(resp::TYPE, kind.0);
     response.set_bool(resp::SUCCESS, false);
     response.set_i32(resp::CR_ERRNO, libc::EINVAL);
-    response.set_bytes(resp::CR_ERRMSG, reason.as_bytes().to_vec());
+    response.set_bytes(resp::CR_ERRMSG, reason.as_bytes());
     response.encode()
 }
 
@@ -304,7 +312,7 @@ pub fn failure(kind: Kind, reason: &str) -> Vec<u8> {
 /// is about.
 pub fn with_error(response: &[u8], reason: &str) -> Option<Vec<u8>> {
     let mut message = Message::parse(response).ok()?.into_owned();
-    message.set_bytes(resp::CR_ERRMSG, reason.as_bytes().to_vec());
+    message.set_bytes(resp::CR_ERRMSG, reason.as_bytes());
     Some(message.encode())
 }
 
@@ -312,7 +320,7 @@ pub fn with_error(response: &[u8], reason: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 pub(crate) fn notification(script: &str, pid: Option<i32>) -> Vec<u8> {
     let mut notify = Message::default();
-    notify.set_bytes(1, script.as_bytes().to_vec());
+    notify.set_bytes(1, script.as_bytes());
     if let Some(pid) = pid {
         notify.set_i32(2, pid);
     }
@@ -339,7 +347,7 @@ mod tests {
     fn request() -> Request {
         let mut opts = Message::default();
         opts.set_i32(opts::IMAGES_DIR_FD, 7);
-        opts.set_bytes(200, b"from the future".to_vec());
+        opts.set_bytes(200, b"from the future");
         let mut message = Message::default();
         message.set_u64(req::TYPE, Kind::RESTORE.0);
         message.set_bytes(req::OPTS, opts.encode());
@@ -397,15 +405,15 @@ mod tests {
     fn external_mounts_in_both_spellings() {
         let mut request = request();
         let mut old = Message::default();
-        old.set_bytes(1, b"/etc/hosts".to_vec());
-        old.set_bytes(2, b"/pods/hosts".to_vec());
+        old.set_bytes(1, b"/etc/hosts");
+        old.set_bytes(2, b"/pods/hosts");
         request.opts.push_bytes(opts::EXT_MNT, old.encode());
         request
             .opts
-            .push_bytes(opts::EXTERNAL, b"mnt[/data]:/pods/data".to_vec());
+            .push_bytes(opts::EXTERNAL, b"mnt[/data]:/pods/data");
         request
             .opts
-            .push_bytes(opts::EXTERNAL, b"net[4026531840]:extRootNetNS".to_vec());
+            .push_bytes(opts::EXTERNAL, b"net[4026531840]:extRootNetNS");
         let mounts = request.external_mounts().unwrap();
         let found: Vec<_> = mounts
             .iter()

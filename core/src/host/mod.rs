@@ -45,29 +45,25 @@ pub fn cgroups(pid: HostPid) -> io::Result<BTreeMap<Hierarchy, CgroupPath>> {
 }
 
 /// The cgroup file systems among `mounts`, for the given hierarchies.
-pub fn cgroup_mounts<'a>(
+pub fn cgroup_mounts(
     mounts: &[MountInfo],
-    hierarchies: impl Iterator<Item = &'a Hierarchy> + Clone,
+    hierarchies: &BTreeMap<Hierarchy, CgroupPath>,
 ) -> Vec<CgroupMount> {
     let mut found: Vec<CgroupMount> = Vec::new();
     for mount in mounts {
         let hierarchy = match mount.fs_type.as_str() {
             "cgroup2" => Some(Hierarchy::v2()),
-            "cgroup" => {
-                let options: Vec<&str> = mount.super_options.split(',').collect();
-                let mut v1 = hierarchies.clone().filter(|hierarchy| !hierarchy.is_v2());
-                v1.find(|hierarchy| hierarchy.0.split(',').all(|word| options.contains(&word)))
-                    .cloned()
-            }
+            "cgroup" => Hierarchy::of_v1_mount(&mount.super_options, hierarchies.keys()).cloned(),
             _ => None,
         };
         let Some(hierarchy) = hierarchy else { continue };
         let mount_point = HostPath::new(&mount.mount_point);
         // A later mount at the same place hides the earlier one.
         found.retain(|earlier| earlier.mount_point != mount_point);
+        let root = CgroupPath::new(&mount.root);
         found.push(CgroupMount {
             hierarchy,
-            root: CgroupPath::new(&mount.root),
+            root,
             mount_point,
         });
     }

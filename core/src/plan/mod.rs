@@ -27,7 +27,7 @@ pub use placement::{CgroupPlan, Placement};
 pub use resolve::Lookup;
 
 use crate::finding::{Finding, Holder, Object, Rule, Severity};
-use crate::ids::{ContainerPath, FileId, MountId};
+use crate::ids::{ContainerPath, FileId, HostPath, MountId};
 use crate::policy::{self, Policy};
 use crate::source::Source;
 use crate::target::{ObjectId, Target};
@@ -79,8 +79,10 @@ pub struct MountPlan {
     pub mnt_id: MountId,
     /// Where it is.
     pub mount_point: ContainerPath,
+    /// The key by which CRIU asks for its source.
+    pub key: String,
     /// The node's path it comes from.
-    pub source: String,
+    pub source: HostPath,
     /// The object that must be at the mount point after the restore, where the edge could tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expect: Option<ObjectId>,
@@ -141,7 +143,7 @@ pub fn lookups(source: &Source, target: &Target) -> BTreeSet<Lookup> {
     let mut wanted: BTreeSet<Lookup> = files
         .filter_map(|file| files::lookup(&resolver.resolve(file)))
         .collect();
-    wanted.extend(mounts::lookups(source, target));
+    wanted.extend(mounts::lookups(source, &resolver));
     wanted
 }
 
@@ -157,7 +159,7 @@ pub fn plan(source: &Source, target: &Target, policy: &Policy) -> Plan {
         ));
     }
     let files = files::plan(source, target, policy, &resolver, &mut findings);
-    let (mounts, dropped_mounts) = mounts::plan(source, target, &mut findings);
+    let (mounts, dropped_mounts) = mounts::plan(source, target, &resolver, &mut findings);
     let hostname = hostname(source, target, policy, &mut findings);
     let cgroup = placement::plan(source, target, policy, &resolver, &mut findings);
     // Stable, so that findings of one severity stay in the order of the objects.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::MountPlan;
-use super::resolve::Lookup;
+use super::resolve::{Lookup, Resolver};
 use crate::finding::{Finding, Object, Rule};
 use crate::ids::MountId;
 use crate::source::{Mount, Source};
@@ -13,14 +13,14 @@ use crate::target::Target;
 /// More users than this of a missing mount are counted, not listed.
 const LISTED_USERS: usize = 5;
 
-pub(super) fn lookups(source: &Source, target: &Target) -> Vec<Lookup> {
+pub(super) fn lookups(source: &Source, resolver: &Resolver<'_>) -> Vec<Lookup> {
     let joined = source
         .mounts
         .iter()
-        .filter_map(|mount| target.mount(mount.ext_key.as_deref()?));
+        .filter_map(|mount| resolver.joined(mount.id)?.external.clone()?);
     joined
-        .map(|mount| Lookup {
-            root: mount.source.clone(),
+        .map(|root| Lookup {
+            root,
             rest: PathBuf::new(),
         })
         .collect()
@@ -29,47 +29,57 @@ pub(super) fn lookups(source: &Source, target: &Target) -> Vec<Lookup> {
 pub(super) fn plan(
     source: &Source,
     target: &Target,
+    resolver: &Resolver<'_>,
     findings: &mut Vec<Finding>,
 ) -> (Vec<MountPlan>, Vec<MountId>) {
     let mut plans = Vec::new();
     let mut dropped: BTreeSet<MountId> = BTreeSet::new();
     for mount in &source.mounts {
-        let on_dropped = dropped.contains(&mount.parent);
-        let Some(key) = mount.ext_key.as_deref() else {
-            if on_dropped {
-                drop_mount(
-                    source,
-                    mount,
-                    "it sat on a mount that the new pod has not got",
-                    &mut dropped,
-                    findings,
-                );
-            }
+        let external = resolver
+            .joined(mount.id)
+            .and_then(|joined| joined.external.as_ref());
+        if dropped.contains(&mount.parent) {
+            drop_mount(
+                source,
+                mount,
+                "it sat on a mount that the new pod has not got",
+                &mut dropped,
+                findings,
+            );
             continue;
-        };
-        match target.mount(key) {
-            Some(found) if !on_dropped => plans.push(MountPlan {
-                mnt_id: mount.id,
-                mount_point: mount.mount_point.clone(),
-                source: found.source.to_string(),
-                expect: target.fact(&found.source).flatten().map(|fact| fact.id),
-            }),
-            Some(_) => {
-                drop_mount(
-                    source,
-                    mount,
-                    "it sat on a mount that the new pod has not got",
-                    &mut dropped,
-                    findings,
-                );
+        }
+        match (external, mount.ext_key.as_deref()) {
+            (Some(Some(found)), Some(key)) => {
+                let given = target
+                    .mount(key)
+                    .map(|given| &given.source)
+                    .filter(|given| *given != found);
+                if let Some(given) = given {
+                    let object = Object::Mount {
+                        mount_point: mount.mount_point.clone(),
+                        mnt_id: Some(mount.id),
+                    };
+                    let text = format!(
+                        "the runtime gave {given} for it, which is not this container's; it is {found}"
+                    );
+                    findings.push(Finding::note(Rule::MountJoined, object, text));
+                }
+                plans.push(MountPlan {
+                    mnt_id: mount.id,
+                    mount_point: mount.mount_point.clone(),
+                    key: key.to_owned(),
+                    source: found.clone(),
+                    expect: target.fact(found).flatten().map(|fact| fact.id),
+                });
             }
-            None => drop_mount(
+            (Some(None), _) => drop_mount(
                 source,
                 mount,
                 "the new pod has no such mount",
                 &mut dropped,
                 findings,
             ),
+            _ => {}
         }
     }
     let known = source

@@ -63,10 +63,10 @@ struct CgroupView {
 }
 
 /// One mount of the checkpoint, joined with what the new container has at the same mount point.
-struct Joined<'a> {
-    mount: &'a Mount,
+pub(super) struct Joined<'a> {
+    pub(super) mount: &'a Mount,
     /// `None` for a mount CRIU makes itself, `Some(None)` when the new pod has no source for it.
-    external: Option<Option<&'a HostPath>>,
+    pub(super) external: Option<Option<HostPath>>,
     cgroup: Option<CgroupView>,
 }
 
@@ -97,7 +97,7 @@ const MANAGED_VOLUMES: [&str; 4] = [
 impl<'a> Resolver<'a> {
     pub(super) fn new(source: &'a Source, target: &'a Target) -> Self {
         let old = source.container_cgroups();
-        let maps = old
+        let maps: BTreeMap<_, _> = old
             .iter()
             .filter_map(|(hierarchy, path)| {
                 let new = target.cgroups.get(hierarchy)?;
@@ -108,19 +108,8 @@ impl<'a> Resolver<'a> {
             .mounts
             .iter()
             .map(|mount| {
-                let external = mount
-                    .ext_key
-                    .as_deref()
-                    .map(|key| target.mount(key).map(|mount| &mount.source));
-                let cgroup = cgroup_view(source, target, &old, mount, external.flatten());
-                (
-                    mount.id,
-                    Joined {
-                        mount,
-                        external,
-                        cgroup,
-                    },
-                )
+                let joined = join(source, target, &old, &maps, mount);
+                (mount.id, joined)
             })
             .collect();
         Self {
@@ -134,6 +123,11 @@ impl<'a> Resolver<'a> {
         self.maps.get(hierarchy)
     }
 
+    /// One mount of the checkpoint.
+    pub(super) fn joined(&self, id: MountId) -> Option<&Joined<'a>> {
+        self.mounts.get(&id)
+    }
+
     pub(super) fn resolve(&self, file: &OpenFile) -> Resolved {
         let Some(joined) = self.mount_of(file) else {
             return Resolved::Same;
@@ -144,7 +138,7 @@ impl<'a> Resolver<'a> {
         if let Some(view) = &joined.cgroup {
             return self.resolve_cgroup(view, joined.mount, rest);
         }
-        match joined.external {
+        match &joined.external {
             None => Resolved::Same,
             Some(None) => Resolved::MountGone,
             Some(Some(source)) => {
@@ -196,65 +190,84 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// Which cgroup a cgroup mount shows, in the old container and in the new one; `None` for other mounts.
-fn cgroup_view(
+/// Joins one mount with what the new container has at its mount point.
+fn join<'a>(
     source: &Source,
     target: &Target,
     old_cgroups: &BTreeMap<Hierarchy, CgroupPath>,
+    maps: &BTreeMap<Hierarchy, CgroupMap>,
+    mount: &'a Mount,
+) -> Joined<'a> {
+    let given = |key| target.mount(key).map(|mount| mount.source.clone());
+    let external = mount.ext_key.as_deref().map(given);
+    let Some((hierarchy, old_root)) = old_cgroup_root(source, old_cgroups, mount) else {
+        return Joined {
+            mount,
+            external,
+            cgroup: None,
+        };
+    };
+    let mapped = maps
+        .get(&hierarchy)
+        .map_or_else(|| old_root.clone(), |map| map.map(&old_root).0);
+    let (external, new_root) = match external {
+        // runc (1.1 and 1.3) gives CRIU the cgroups of its own process as sources for the v1 hierarchies, so that the
+        // container would see those of the service that runs it. A mount that the runtime made by itself shows what it
+        // showed before; one that the spec gave a source for shows that.
+        Some(Some(given)) if target.runtime_made_cgroup(&mount.mount_point) => {
+            let right = target
+                .cgroup_path_on_host(&hierarchy, &mapped)
+                .unwrap_or(given);
+            (Some(Some(right)), Some(mapped))
+        }
+        Some(Some(given)) => {
+            let shown = target
+                .cgroup_at(&given)
+                .filter(|(found, _)| *found == hierarchy);
+            (Some(Some(given)), shown.map(|(_, root)| root))
+        }
+        Some(None) => (Some(None), None),
+        None if source.private_cgroup_namespace => (None, target.cgroups.get(&hierarchy).cloned()),
+        None => (None, Some(old_root.clone())),
+    };
+    let cgroup = new_root.map(|new_root| CgroupView {
+        hierarchy,
+        old_root,
+        new_root,
+    });
+    Joined {
+        mount,
+        external,
+        cgroup,
+    }
+}
+
+/// Which cgroup of which hierarchy a cgroup mount showed in the old container; `None` for other mounts.
+fn old_cgroup_root(
+    source: &Source,
+    old_cgroups: &BTreeMap<Hierarchy, CgroupPath>,
     mount: &Mount,
-    external: Option<&HostPath>,
-) -> Option<CgroupView> {
+) -> Option<(Hierarchy, CgroupPath)> {
     let hierarchy = match mount.fs {
         FsType::Cgroup2 => Hierarchy::v2(),
-        FsType::Cgroup => v1_hierarchy(&mount.options, old_cgroups.keys())?,
+        FsType::Cgroup => Hierarchy::of_v1_mount(&mount.options, old_cgroups.keys())?.clone(),
         FsType::Overlay | FsType::Other(_) => return None,
     };
     // The real root of the mount is only in the manifest: CRIU writes `/` for a mount of the container's own cgroup
     // namespace (criu/filesystems.c, cgroup_parse), and there the real one is the namespace's root.
-    let recorded = source
-        .manifest
-        .as_ref()
-        .and_then(|manifest| {
-            manifest
-                .mounts
-                .iter()
-                .find(|recorded| recorded.mnt_id == mount.id)
-        })
-        .map(|recorded| CgroupPath::new(&recorded.root));
-    let old_container = old_cgroups.get(&hierarchy);
-    let old_root = recorded.or_else(|| match old_container {
+    let recorded = source.manifest.as_ref().and_then(|manifest| {
+        let mut mounts = manifest.mounts.iter();
+        mounts
+            .find(|recorded| recorded.mnt_id == mount.id)
+            .map(|recorded| CgroupPath::new(&recorded.root))
+    });
+    let root = recorded.unwrap_or_else(|| match old_cgroups.get(&hierarchy) {
         Some(container) if mount.root.is_root() && source.private_cgroup_namespace => {
-            Some(container.clone())
+            container.clone()
         }
-        _ => Some(CgroupPath::new(mount.root.as_path())),
-    })?;
-    let new_root = match external {
-        Some(path) => {
-            target
-                .cgroup_at(path)
-                .filter(|(found, _)| *found == hierarchy)?
-                .1
-        }
-        None if source.private_cgroup_namespace => target.cgroups.get(&hierarchy)?.clone(),
-        None => old_root.clone(),
-    };
-    Some(CgroupView {
-        hierarchy,
-        old_root,
-        new_root,
-    })
-}
-
-/// The hierarchy whose controllers are all in a v1 mount's options (`rw,cpu,cpuacct`).
-fn v1_hierarchy<'a>(
-    options: &str,
-    known: impl Iterator<Item = &'a Hierarchy>,
-) -> Option<Hierarchy> {
-    let options: Vec<&str> = options.split(',').collect();
-    known
-        .filter(|hierarchy| !hierarchy.is_v2())
-        .find(|h| h.0.split(',').all(|word| options.contains(&word)))
-        .cloned()
+        _ => CgroupPath::new(mount.root.as_path()),
+    });
+    Some((hierarchy, root))
 }
 
 fn is_managed(mount_point: &ContainerPath, source: &HostPath) -> bool {
@@ -280,24 +293,6 @@ fn is_termination_log(source: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_v1_mount_is_known_by_its_controllers() {
-        let known = [
-            Hierarchy::v2(),
-            Hierarchy("cpu,cpuacct".into()),
-            Hierarchy("name=systemd".into()),
-        ];
-        assert_eq!(
-            v1_hierarchy("rw,cpu,cpuacct", known.iter()),
-            Some(known[1].clone())
-        );
-        assert_eq!(
-            v1_hierarchy("rw,xattr,name=systemd", known.iter()),
-            Some(known[2].clone())
-        );
-        assert_eq!(v1_hierarchy("rw,memory", known.iter()), None);
-    }
 
     #[test]
     fn the_kubelets_files_are_known_by_where_they_come_from() {

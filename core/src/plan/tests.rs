@@ -290,7 +290,7 @@ fn a_cgroup_file_that_is_absent_blocks_or_becomes_inert() {
 #[test]
 fn a_file_the_runtime_manages_follows_the_new_pod() {
     let source = with_file(source(true), 3, "/etc/hosts", HOSTS_MOUNT, |file| {
-        file.pos = 80
+        file.pos = 80;
     });
     let plan = planned(&source, 60, &[], &Policy::default());
     let file = &plan.files[0];
@@ -329,7 +329,7 @@ fn a_file_on_a_volume_must_be_there_as_it_was() {
 #[test]
 fn a_directory_on_a_volume_may_have_another_size() {
     let source = with_file(source(true), 3, "/data/dir", DATA_MOUNT, |file| {
-        file.mode = Some(libc::S_IFDIR | 0o755)
+        file.mode = Some(libc::S_IFDIR | 0o755);
     });
     let plan = planned(&source, 60, &[], &Policy::default());
     assert_eq!(blockers(&plan), [""; 0]);
@@ -387,6 +387,7 @@ fn a_mount_only_the_new_pod_has_is_told() {
         .map(|(at, bind)| SpecMount {
             destination: ContainerPath::new(at),
             bind,
+            cgroup: false,
         })
         .to_vec();
     let plan = plan(&source(true), &more, &Policy::default());
@@ -481,4 +482,77 @@ fn a_file_that_criu_puts_on_the_root_overlay_is_found_by_its_path() {
     source.mounts.insert(0, root);
     let plan = planned(&source, 200, &[], &Policy::default());
     assert_eq!(plan.files[0].rule, Rule::RuntimeManaged);
+}
+
+#[test]
+fn a_v1_hierarchy_shows_the_new_container_whatever_source_the_runtime_gave() {
+    let pids = Hierarchy("pids".into());
+    let mut source = source(false);
+    let member = CgroupMember {
+        path: CgroupPath::new(OLD),
+        namespace_root: None,
+    };
+    source
+        .cgroup_sets
+        .insert(2, BTreeMap::from([(pids.clone(), member)]));
+    source.mounts.push(Mount {
+        id: MountId(14),
+        mount_point: ContainerPath::new("/sys/fs/cgroup/pids"),
+        root: ContainerPath::new(OLD),
+        fs: FsType::Cgroup,
+        options: "rw,pids".into(),
+        ext_key: Some("/sys/fs/cgroup/pids".into()),
+        ..source.mounts[0].clone()
+    });
+    let source = with_file(source, 3, "/sys/fs/cgroup/pids/pids.max", 14, |_| {});
+    let mut target = target();
+    target.cgroups = BTreeMap::from([(pids.clone(), CgroupPath::new(NEW))]);
+    let mount_point = HostPath::new("/sys/fs/cgroup/pids");
+    let mount = CgroupMount {
+        hierarchy: pids,
+        root: CgroupPath::new("/"),
+        mount_point,
+    };
+    target.cgroup_mounts = vec![mount];
+    let given = HostPath::new("/sys/fs/cgroup/pids/system.slice");
+    target.mounts.push(TargetMount {
+        key: "/sys/fs/cgroup/pids".into(),
+        source: given.clone(),
+    });
+
+    // The spec names the mount's source itself: it is followed, and the file is not in it.
+    let named = plan(
+        &source,
+        &looked_up(&source, target.clone(), 0, &[]),
+        &Policy::default(),
+    );
+    assert!(!named.possible());
+
+    let destination = ContainerPath::new("/sys/fs/cgroup");
+    target.spec_mounts = vec![SpecMount {
+        destination,
+        bind: false,
+        cgroup: true,
+    }];
+    let plan = plan(
+        &source,
+        &looked_up(&source, target, 0, &[]),
+        &Policy::default(),
+    );
+    assert_eq!(blockers(&plan), [""; 0]);
+    let mount = plan
+        .mounts
+        .iter()
+        .find(|mount| mount.mnt_id == MountId(14))
+        .unwrap();
+    assert_eq!(
+        mount.source,
+        HostPath::new(format!("/sys/fs/cgroup/pids{NEW}"))
+    );
+    assert_eq!(plan.files[0].new, plan.files[0].old);
+    assert!(
+        plan.findings
+            .iter()
+            .any(|finding| finding.text.contains(&given.to_string()))
+    );
 }

@@ -27,6 +27,16 @@ impl Hierarchy {
         Self(String::new())
     }
 
+    /// The one of `known` whose controllers are all in a v1 mount's super block options (`rw,cpu,cpuacct`).
+    pub fn of_v1_mount<'a>(
+        options: &str,
+        known: impl IntoIterator<Item = &'a Self>,
+    ) -> Option<&'a Self> {
+        let options: Vec<&str> = options.split(',').collect();
+        let mut known = known.into_iter().filter(|hierarchy| !hierarchy.is_v2());
+        known.find(|hierarchy| hierarchy.0.split(',').all(|word| options.contains(&word)))
+    }
+
     /// Whether this is the unified hierarchy.
     pub fn is_v2(&self) -> bool {
         self.0.is_empty()
@@ -200,5 +210,26 @@ impl Source {
     /// Who holds an open file.
     pub fn holders_of(&self, id: FileId) -> &[Holder] {
         self.holders.get(&id).map_or(&[], Vec::as_slice)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_v1_mount_is_known_by_its_controllers() {
+        let [v2, cpu, systemd] =
+            ["", "cpu,cpuacct", "name=systemd"].map(|name| Hierarchy(name.into()));
+        let known = [v2, cpu, systemd];
+        assert_eq!(
+            Hierarchy::of_v1_mount("rw,cpu,cpuacct", &known),
+            Some(&known[1])
+        );
+        assert_eq!(
+            Hierarchy::of_v1_mount("rw,xattr,name=systemd", &known),
+            Some(&known[2])
+        );
+        assert_eq!(Hierarchy::of_v1_mount("rw,memory", &known), None);
     }
 }

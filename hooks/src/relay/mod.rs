@@ -111,9 +111,9 @@ impl<S: Stage> Relay<'_, S> {
             let (from_client, from_criu) = self.wait(&state)?;
             // criu first: its result must not be lost behind a dead client.
             if from_criu {
-                self.from_criu(&mut state);
+                self.criu_speaks(&mut state);
             } else if from_client {
-                self.from_client(&mut state);
+                self.client_speaks(&mut state);
             }
         }
         if state.result.is_none() {
@@ -142,7 +142,7 @@ impl<S: Stage> Relay<'_, S> {
         Ok((ready(1), ready(0)))
     }
 
-    fn from_client(&self, state: &mut State) {
+    fn client_speaks(&self, state: &mut State) {
         match self.client.receive() {
             // A failed forward means criu is gone, which its own side will show.
             Ok(Received::Message(bytes, fds)) => drop(self.criu.send(&bytes, &borrow(&fds))),
@@ -153,7 +153,7 @@ impl<S: Stage> Relay<'_, S> {
         }
     }
 
-    fn from_criu(&mut self, state: &mut State) {
+    fn criu_speaks(&mut self, state: &mut State) {
         let (bytes, fds) = match self.criu.receive() {
             Ok(Received::Message(bytes, fds)) => (bytes, fds),
             Ok(Received::End) | Err(_) => {
