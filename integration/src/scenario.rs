@@ -49,20 +49,17 @@ pub fn compare(
             "{name} | {} ({versions}{view}) | {mode}: {word}: {text}",
             stack.suite
         );
-        match (mode, &verdict, stock) {
-            (Mode::Restow, Verdict::Wrong(text), _) => {
-                faults.push(format!("wrong with Restow: {text}"))
-            }
+        let fault = match (mode, &verdict, stock) {
+            (Mode::Restow, Verdict::Wrong(text), _) => Some(format!("wrong with Restow: {text}")),
             (Mode::Stock, Verdict::Right(_), Stock::Wrong) => {
-                faults.push("right without Restow, so this does not show anything".to_owned());
+                Some("right without Restow, so this does not show anything".to_owned())
             }
-            (Mode::Stock, Verdict::Wrong(text), Stock::Right) => {
-                faults.push(format!(
-                    "wrong without Restow, against what is written here: {text}"
-                ));
-            }
-            _ => {}
-        }
+            (Mode::Stock, Verdict::Wrong(text), Stock::Right) => Some(format!(
+                "wrong without Restow, against what is written here: {text}"
+            )),
+            _ => None,
+        };
+        faults.extend(fault);
     }
     if faults.is_empty() {
         Ok(())

@@ -96,6 +96,9 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
+    /// Start a node that lives as long as this process, and print its name
+    #[command(hide = true)]
+    Own { suite: SuiteName },
     #[command(hide = true)]
     Supervise { order: String },
     #[command(hide = true)]
@@ -159,6 +162,7 @@ fn run(action: Action) -> Result<i32> {
             ids.iter().try_for_each(|id| node::down(id))?;
         }
         Action::Gc { roots, json } => gc(roots, json)?,
+        Action::Own { suite } => own(suite)?,
         Action::Supervise { order } => node::supervise(&parse(&order)?)?,
         Action::Init { order } => node::init(&parse(&order)?)?,
     }
@@ -243,6 +247,14 @@ fn shell(id: Option<String>, suite: SuiteName, hybrid: bool) -> Result<i32> {
         .context("Start a shell")?;
     node.stop()?;
     Ok(status.code().unwrap_or(1))
+}
+
+fn own(suite: SuiteName) -> Result<()> {
+    let node = node::Node::start(&NodeOptions::new(suite.into()))?;
+    println!("{}", node.id());
+    loop {
+        std::thread::park();
+    }
 }
 
 fn ls(json: bool) -> Result<()> {
