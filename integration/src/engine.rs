@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
 
@@ -67,7 +68,7 @@ impl Stack {
 /// A node ready to run containers with runc.
 #[derive(Debug)]
 pub struct Engine {
-    node: Node,
+    node: Rc<Node>,
     mode: Mode,
 }
 
@@ -77,12 +78,24 @@ impl Engine {
         let mut options = NodeOptions::new(stack.suite);
         options.cgroup_view = stack.cgroup_view;
         let node = Node::start(&options)?;
-        let engine = Self { node, mode };
+        let engine = Self {
+            node: Rc::new(node),
+            mode,
+        };
         engine.install(&tools::probe()?, PROBE)?;
         if mode == Mode::Restow {
             engine.install(&tools::interposer()?, &format!("{RESTOW_DIR}/criu"))?;
         }
         Ok(engine)
+    }
+
+    /// The same node and runtime without Restow.
+    #[must_use]
+    pub fn stock(&self) -> Self {
+        Self {
+            node: Rc::clone(&self.node),
+            mode: Mode::Stock,
+        }
     }
 
     /// The node.

@@ -1,6 +1,7 @@
 //! Restow's development commands: `cargo xtask <command>`.
 
 mod cargo;
+mod test;
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -19,6 +20,14 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Show it: a process tree leaves pod A and goes on in pod B
+    Demo {
+        /// What the node is made from
+        #[arg(long, value_parser = ["stable", "testing"], default_value = "stable")]
+        suite: String,
+    },
+    /// Run the unit tests, then the integration suite on nodes of both Debian suites
+    Test(test::TestArgs),
     /// Make and use nodes: Debian roots with real container runtimes, in namespaces of their own
     #[command(disable_help_flag = true)]
     Node {
@@ -40,6 +49,11 @@ fn main() -> ExitCode {
 
 fn run(task: Task) -> Result<()> {
     match task {
+        Task::Demo { suite } => {
+            println!("Building the demo (once; a minute or two on a fresh checkout) ...");
+            become_program("restow-demo", &["--suite".into(), suite.into()])
+        }
+        Task::Test(args) => test::run(&args),
         Task::Node { args } => become_program("restow-node", &args),
     }
 }
