@@ -16,6 +16,7 @@ use crate::dump::Dump;
 use crate::helper;
 use crate::operation::{Directories, Operation, chain};
 use crate::peer::{Bundle, Peer};
+use crate::pidfd::PidFd;
 use crate::real_criu::RealCriu;
 use crate::relay::{Relay, Stage};
 use crate::restore::Restore;
@@ -204,6 +205,15 @@ fn launch<S: Stage>(
     let mut keep = operation.directories.descriptors();
     keep.push(operation.client.as_fd().as_raw_fd());
     keep.extend(stage_fds);
+    // This process: it keeps its number when it becomes criu.
+    let criu_process = match PidFd::open(nix::unistd::getpid().as_raw()) {
+        Ok(process) => process,
+        Err(error) => {
+            stage.finished();
+            return Err(format!("This process cannot be watched: {error}"));
+        }
+    };
+    keep.push(criu_process.as_fd().as_raw_fd());
     let criu = helper::start(&keep, |criu| {
         // If it cannot be sent, criu reads the end and leaves, and the relay says so.
         let _ = criu.send(&request, &[]);
@@ -212,6 +222,7 @@ fn launch<S: Stage>(
         let _ = Relay {
             client,
             criu: &criu,
+            criu_process: &criu_process,
             kind,
             client_notified,
             stage: &mut stage,

@@ -1,18 +1,17 @@
 //! RESTORE: plan, stage and rewrite the request before the real criu starts; place, verify and clean up from the relay.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use restow::finding::Finding;
 use restow::host::{self, RestoredTree, cgroup};
-use restow::ids::HostPid;
+use restow::ids::{CgroupPath, HostPath, HostPid};
 use restow::plan::{self, Plan};
 use restow::policy::Policy;
-use restow::source::Source;
 use restow::source::images::ImageDir;
+use restow::source::{Hierarchy, Source};
 use restow::stage::Staging;
 use restow::target::Target;
 use restow::verify::{Restored, verify};
@@ -39,6 +38,8 @@ pub struct Restore {
     plan: Plan,
     staging: Option<Staging>,
     init: Option<(HostPid, PidFd)>,
+    /// The container's cgroup, when it is its alone.
+    container_dir: Option<HostPath>,
     journal: Journal,
 }
 
@@ -114,6 +115,7 @@ impl Restore {
             plan,
             staging: Some(staging),
             init: None,
+            container_dir: None,
             journal,
         })
     }
@@ -147,7 +149,12 @@ impl Restore {
 
     /// What the relay does first, while criu starts.
     pub fn begin(&mut self, peer: HostPid) {
-        self.leave_container_cgroup(peer);
+        match host::cgroups(peer) {
+            Ok(cgroups) => self.leave_container_cgroup(&cgroups),
+            Err(error) => self.journal.line(format_args!(
+                "the runtime's cgroups cannot be read: {error}"
+            )),
+        }
         let bytes = serde_json::to_vec_pretty(&self.plan).unwrap_or_default();
         if let Err(error) = self.journal.attach(PLAN, &bytes) {
             self.journal
@@ -156,15 +163,18 @@ impl Restore {
     }
 
     /// The relay goes to the runtime's cgroup: in the container's it would count against its limits and die with it.
-    fn leave_container_cgroup(&mut self, peer: HostPid) {
+    fn leave_container_cgroup(&mut self, runtime: &BTreeMap<Hierarchy, CgroupPath>) {
         let own = HostPid(nix::unistd::getpid().as_raw());
-        let moved = host::cgroups(peer)
-            .and_then(|cgroups| cgroup::move_process(own, &cgroups, &self.target));
-        if let Err(error) = moved {
+        if let Err(error) = cgroup::move_process(own, runtime, &self.target) {
             self.journal.line(format_args!(
                 "the relay stays in the container's cgroup: {error}"
             ));
         }
+        let mut container = self.plan.cgroup.container.iter();
+        let own = container
+            .find(|(hierarchy, path)| !path.is_root() && runtime.get(hierarchy) != Some(path));
+        self.container_dir =
+            own.and_then(|(hierarchy, path)| self.target.cgroup_path_on_host(hierarchy, path));
     }
 
     fn post_restore(&mut self, init: HostPid) -> Result<usize, String> {
@@ -215,22 +225,17 @@ impl Stage for Restore {
     }
 
     fn abandoned(&mut self) {
-        let Some((init, pidfd)) = &self.init else {
-            return;
-        };
-        if !pidfd.alive() {
-            return;
+        // criu would have killed the tree. The init's end is the end of its pid namespace.
+        if let Some((_, init)) = &self.init {
+            let _ = init.kill();
         }
-        // criu would have killed the tree. The init's end is the end of its pid namespace; a tree without one has to be
-        // ended process by process.
-        let tree =
-            RestoredTree::of(*init).map(|tree| tree.tasks().values().copied().collect::<Vec<_>>());
-        let _ = pidfd.kill();
-        for pid in tree.unwrap_or_default() {
-            let _ = kill(Pid::from_raw(pid.0), Signal::SIGKILL);
+        // In the container's cgroup are the rest of a tree without a pid namespace and criu's own helpers; nothing else
+        // can be there yet.
+        if let Some(dir) = &self.container_dir {
+            cgroup::kill_all(dir);
         }
         self.journal
-            .line("criu is gone: what it had restored so far was killed");
+            .line("criu is gone without a result: what it had restored so far was killed");
     }
 
     fn result(&mut self, success: bool, veto: Option<&str>) {

@@ -63,13 +63,18 @@ fn disarm(engine: &Engine) -> Result<()> {
 }
 
 fn probe() -> ContainerOptions {
-    ContainerOptions::new(2).open("all:r:0:/sys/fs/cgroup/cgroup.events").open("each:r:3:/etc/hosts")
+    ContainerOptions::new(2)
+        .open("all:r:0:/sys/fs/cgroup/cgroup.events")
+        .open("each:r:3:/etc/hosts")
 }
 
 fn eventually(what: &str, mut holds: impl FnMut() -> bool) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(10);
     while !holds() {
-        ensure!(Instant::now() < deadline, "After 10 seconds still not so: {what}");
+        ensure!(
+            Instant::now() < deadline,
+            "After 10 seconds still not so: {what}"
+        );
         thread::sleep(Duration::from_millis(10));
     }
     Ok(())
@@ -82,8 +87,14 @@ fn no_relay(engine: &Engine) -> bool {
 }
 
 fn check_running(container: &Container<'_>, counted: u64) -> Result<()> {
-    let reports = container.reports().context("The container does not run any more")?;
-    ensure!(reports.iter().all(|report| report.memory_intact && report.counter >= counted));
+    let reports = container
+        .reports()
+        .context("The container does not run any more")?;
+    ensure!(
+        reports
+            .iter()
+            .all(|report| report.memory_intact && report.counter >= counted)
+    );
     Ok(())
 }
 
@@ -93,17 +104,31 @@ fn a_dump_that_loses_a_process_leaves_the_container_running(suite: Suite) -> Res
     let mut container = pod.container(&probe())?;
     container.start()?;
     for victim in VICTIMS {
-        let counted = container.reports()?.iter().map(|report| report.counter).min().unwrap_or(0);
+        let counted = container
+            .reports()?
+            .iter()
+            .map(|report| report.counter)
+            .min()
+            .unwrap_or(0);
         arrange(&engine, "network-lock", victim)?;
         let checkpoint = Checkpoint::new(&engine, &format!("lost-{victim:?}"))?;
         let failed = container.checkpoint_running(&checkpoint);
         disarm(&engine)?;
-        ensure!(failed.is_err(), "{victim:?} was killed and the checkpoint is said to have succeeded");
+        ensure!(
+            failed.is_err(),
+            "{victim:?} was killed and the checkpoint is said to have succeeded"
+        );
         eventually("the relay is gone", || no_relay(&engine))?;
-        check_running(&container, counted).with_context(|| format!("After {victim:?} was killed"))?;
+        check_running(&container, counted)
+            .with_context(|| format!("After {victim:?} was killed"))?;
         let images = engine.node().path(&checkpoint.images);
-        ensure!(!images.join("source.json").exists(), "Half an image set looks like a whole one");
-        println!("dump, {victim:?} killed at network-lock | {suite} | the container goes on running");
+        ensure!(
+            !images.join("source.json").exists(),
+            "Half an image set looks like a whole one"
+        );
+        println!(
+            "dump, {victim:?} killed at network-lock | {suite} | the container goes on running"
+        );
     }
     // The last word: a checkpoint still works.
     container.checkpoint(&Checkpoint::new(&engine, "after")?)?;
@@ -115,7 +140,12 @@ fn a_restore_that_loses_a_process_leaves_nothing_and_can_be_repeated(suite: Suit
     let pod_a = Pod::start(&engine, &PodOptions::new("pod-a"))?;
     let mut container = pod_a.container(&probe())?;
     container.start()?;
-    let counted = container.reports()?.iter().map(|report| report.counter).min().unwrap_or(0);
+    let counted = container
+        .reports()?
+        .iter()
+        .map(|report| report.counter)
+        .min()
+        .unwrap_or(0);
     let checkpoint = Checkpoint::new(&engine, "whole")?;
     container.checkpoint(&checkpoint)?;
     pod_a.remove(vec![container])?;
@@ -127,8 +157,13 @@ fn a_restore_that_loses_a_process_leaves_nothing_and_can_be_repeated(suite: Suit
             let mut container = pod.container(&probe())?;
             let failed = container.restore(&checkpoint);
             disarm(&engine)?;
-            ensure!(failed.is_err(), "{victim:?} was killed at {stage} and the restore is said to have succeeded");
-            let what = format!("{victim:?} killed at {stage}: no process is left in the container's cgroup");
+            ensure!(
+                failed.is_err(),
+                "{victim:?} was killed at {stage} and the restore is said to have succeeded"
+            );
+            let what = format!(
+                "{victim:?} killed at {stage}: no process is left in the container's cgroup"
+            );
             eventually(&what, || container.cgroup_population().unwrap_or(0) == 0)?;
             eventually("the relay is gone", || no_relay(&engine))?;
             pod.remove(vec![container])?;

@@ -2,8 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::Path;
+use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::cgroups;
 use crate::ids::{CgroupPath, HostPath, HostPid};
@@ -71,6 +75,37 @@ pub fn place(
 /// As `unshare(2)`.
 pub fn unshare_namespace() -> io::Result<()> {
     Ok(unshare(CloneFlags::CLONE_NEWCGROUP)?)
+}
+
+/// Kills every process in a cgroup and below it, but not this one. Ends when none is left, or after a second.
+pub fn kill_all(dir: &HostPath) {
+    let own = nix::unistd::getpid();
+    for _ in 0..100 {
+        let mut found = Vec::new();
+        processes(dir.as_path(), &mut found);
+        found.retain(|pid| *pid != own);
+        if found.is_empty() {
+            return;
+        }
+        for pid in found {
+            // One that has just ended is no fault.
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn processes(dir: &Path, found: &mut Vec<Pid>) {
+    let text = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    found.extend(
+        text.lines()
+            .filter_map(|line| line.parse().ok().map(Pid::from_raw)),
+    );
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            processes(&entry.path(), found);
+        }
+    }
 }
 
 fn attach(pid: HostPid, dir: &HostPath) -> io::Result<()> {

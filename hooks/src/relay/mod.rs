@@ -24,6 +24,8 @@
 //!   as running.
 //! * The end of one side is passed on as a half-close of the other. Runtimes half-close when they have nothing more to
 //!   say and go on reading.
+//! * The end of criu is the end of its process, not of its socket: what criu forks inherits the socket, and when criu is
+//!   killed its helpers and half-restored tasks hold it open for ever.
 //! * criu gone without a result: the client gets a failed one, and a tree that was never resumed is killed, because
 //!   criu cannot do it any more.
 //! * Once `post-restore` is answered, the stage is not called again: a relay that died then would leave a running
@@ -35,6 +37,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::pidfd::PidFd;
 use crate::rpc::{self, Kind, Notification, Response};
 use crate::seqpacket::{Connection, Received};
 
@@ -78,6 +81,8 @@ pub struct Relay<'a, S> {
     pub client: &'a Connection,
     /// The real criu.
     pub criu: &'a Connection,
+    /// Its process.
+    pub criu_process: &'a PidFd,
     /// What the client asked for.
     pub kind: Kind,
     /// Whether the client asked for notifications itself.
@@ -100,6 +105,13 @@ struct State {
     resumed: bool,
 }
 
+/// Where something happened.
+struct Ready {
+    criu: bool,
+    criu_process: bool,
+    client: bool,
+}
+
 impl<S: Stage> Relay<'_, S> {
     /// Relays until criu has closed its side.
     ///
@@ -108,11 +120,13 @@ impl<S: Stage> Relay<'_, S> {
     pub fn run(mut self) -> io::Result<Outcome> {
         let mut state = State::default();
         while !state.criu_ended {
-            let (from_client, from_criu) = self.wait(&state)?;
-            // criu first: its result must not be lost behind a dead client.
-            if from_criu {
+            let ready = self.wait(&state)?;
+            // criu's words first: its result must not be lost behind a dead client or its own end.
+            if ready.criu {
                 self.criu_speaks(&mut state);
-            } else if from_client {
+            } else if ready.criu_process {
+                state.criu_ended = true;
+            } else if ready.client {
                 self.client_speaks(&mut state);
             }
         }
@@ -124,10 +138,13 @@ impl<S: Stage> Relay<'_, S> {
         Ok(state.result.map_or(Outcome::Abandoned, Outcome::Result))
     }
 
-    /// Waits until a side that has not ended can be read.
-    fn wait(&self, state: &State) -> io::Result<(bool, bool)> {
+    /// Waits until something happens on a side that has not ended.
+    fn wait(&self, state: &State) -> io::Result<Ready> {
         // A half-close can be "read" as well (net/unix/af_unix.c, unix_poll).
-        let mut fds = vec![PollFd::new(self.criu.as_fd(), PollFlags::POLLIN)];
+        let mut fds = vec![
+            PollFd::new(self.criu.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.criu_process.as_fd(), PollFlags::POLLIN),
+        ];
         if !state.client_ended {
             fds.push(PollFd::new(self.client.as_fd(), PollFlags::POLLIN));
         }
@@ -139,7 +156,11 @@ impl<S: Stage> Relay<'_, S> {
             }
         }
         let ready = |index: usize| fds.get(index).and_then(PollFd::any).unwrap_or(false);
-        Ok((ready(1), ready(0)))
+        Ok(Ready {
+            criu: ready(0),
+            criu_process: ready(1),
+            client: ready(2),
+        })
     }
 
     fn client_speaks(&self, state: &mut State) {
@@ -193,7 +214,7 @@ impl<S: Stage> Relay<'_, S> {
         state.resumed |= script == "pre-resume";
         if !state.committed && state.veto.is_none() {
             let mut answer = self.stage.notified(notification);
-            if answer == Answer::Forward && script == "post-restore" && hung_up(self.criu.as_fd()) {
+            if answer == Answer::Forward && script == "post-restore" && !self.criu_process.alive() {
                 answer = Answer::Veto("criu went away while the restored tree was checked".into());
             }
             if let Answer::Veto(reason) = answer {
@@ -233,15 +254,6 @@ impl<S: Stage> Relay<'_, S> {
 
 fn borrow(fds: &[OwnedFd]) -> Vec<BorrowedFd<'_>> {
     fds.iter().map(AsFd::as_fd).collect()
-}
-
-/// Whether the other side has closed both directions.
-fn hung_up(fd: BorrowedFd<'_>) -> bool {
-    let mut fds = [PollFd::new(fd, PollFlags::empty())];
-    poll(&mut fds, PollTimeout::ZERO).is_ok()
-        && fds[0]
-            .revents()
-            .is_some_and(|seen| seen.contains(PollFlags::POLLHUP))
 }
 
 #[cfg(test)]

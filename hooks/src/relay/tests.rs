@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 
@@ -58,6 +59,34 @@ struct Rig {
     criu: Option<Connection>,
     told: Receiver<Told>,
     relay: JoinHandle<Outcome>,
+    /// A process that stands for criu's.
+    process: Process,
+}
+
+/// A process that does nothing until it is dropped.
+struct Process(Child);
+
+impl Process {
+    fn new() -> Self {
+        Self(
+            Command::new("cat")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap(),
+        )
+    }
+
+    fn open(&self) -> PidFd {
+        PidFd::open(i32::try_from(self.0.id()).unwrap()).unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// How a rig differs from a RESTORE whose client asked for notifications and whose stage agrees to everything.
@@ -95,10 +124,13 @@ impl Rig {
             veto,
             during,
         };
+        let process = Process::new();
+        let criu_process = process.open();
         let relay = std::thread::spawn(move || {
             Relay {
                 client: &client,
                 criu: &criu,
+                criu_process: &criu_process,
                 kind,
                 client_notified,
                 stage: &mut stage,
@@ -112,6 +144,7 @@ impl Rig {
             criu: ours(for_criu),
             told,
             relay,
+            process,
         }
     }
 
@@ -361,6 +394,8 @@ fn a_runtime_does_not_hear_of_post_restore_when_criu_died_meanwhile() {
         Told::Notified("post-restore".into())
     );
     drop(rig.criu.take());
+    rig.process.0.kill().unwrap();
+    rig.process.0.wait().unwrap();
     done.send(()).unwrap();
     let seen = message(rig.client());
     let response = Response::parse(&seen).unwrap();
@@ -372,6 +407,21 @@ fn a_runtime_does_not_hear_of_post_restore_when_criu_died_meanwhile() {
     assert!(error_text(&seen).contains("criu went away"));
     let told: Vec<Told> = rig.told.iter().collect();
     assert!(told.contains(&Told::Abandoned));
+}
+
+#[test]
+fn criu_is_gone_when_its_process_is_although_its_children_hold_the_socket() {
+    let mut rig = Rig::new(Setup::default());
+    rig.notify("setup-namespaces");
+    // What criu said before it died still counts.
+    rig.criu().send(b"\xff last words", &[]).unwrap();
+    rig.process.0.kill().unwrap();
+    assert_eq!(message(rig.client()), b"\xff last words");
+    let seen = message(rig.client());
+    assert!(!Response::parse(&seen).unwrap().success);
+    assert!(rig.criu.is_some(), "the socket is still open");
+    assert_eq!(rig.relay.join().unwrap(), Outcome::Abandoned);
+    assert!(rig.told.iter().any(|told| told == Told::Abandoned));
 }
 
 #[test]
