@@ -16,8 +16,10 @@
 mod error;
 mod frame;
 mod image;
+pub mod json;
 mod kind;
 mod reader;
+pub mod schema;
 mod text;
 mod view;
 pub mod views;
