@@ -329,7 +329,6 @@ impl<'e> Container<'e> {
             &format!("{bundle}/init.pid"),
             &self.id,
         ]);
-        // As the shim does; the runtime's own directory is how a CRIU interposer finds the bundle.
         let process = command
             .stdout(log)
             .stderr(again)

@@ -16,3 +16,4 @@ pub mod scenario;
 pub mod spec;
 pub mod suite;
 pub mod tools;
+pub mod watch;
