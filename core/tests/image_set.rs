@@ -302,7 +302,17 @@ fn an_image_cut_anywhere_is_an_error_or_harmless_but_never_a_panic() {
 
 #[test]
 fn a_set_without_an_image_that_every_set_has_is_not_whole() {
-    for name in ["inventory.img", "files.img"] {
+    for name in [
+        "inventory.img",
+        "pstree.img",
+        "files.img",
+        "mountpoints-13.img",
+        "utsns-12.img",
+        "core-6.img",
+        "ids-6.img",
+        "fs-6.img",
+        "mm-6.img",
+    ] {
         let set = copy(&sets()[0]);
         fs::remove_file(set.path().join(name)).unwrap();
         let text = refusal(set.path()).unwrap().to_string();

@@ -36,6 +36,9 @@ const FSTYPE_CGROUP2: u32 = 23;
 /// `enum fd_types` of `fdinfo.proto`: regular files, directories and links.
 const FD_REG: u32 = 1;
 
+/// States of a process that has ended (`COMPEL_TASK_DEAD`, `COMPEL_TASK_ZOMBIE` of `compel/include/uapi/task-state.h`).
+const ENDED: [u32; 2] = [2, 6];
+
 /// A VMA whose `shmid` is the id of a file (`VMA_FILE_PRIVATE`, `VMA_FILE_SHARED` of `criu/include/image.h`).
 const VMA_FILE: u32 = 1 << 6 | 1 << 7;
 
@@ -137,19 +140,25 @@ impl ImageDir {
         self.image(name, kind)?.ok_or_else(missing)
     }
 
-    /// Every record of an image.
+    /// Every record of an image that may be missing: CRIU leaves out what would be empty.
     fn all<T: View>(&self, name: &str, kind: Kind) -> Result<Vec<T>, Error> {
-        let Some(image) = self.image(name, kind)? else {
-            return Ok(Vec::new());
-        };
-        let records = image.records().map(|record| Ok(record?.view()?));
-        records.collect()
+        self.image(name, kind)?
+            .map_or_else(|| Ok(Vec::new()), |image| views(&image))
     }
 
-    /// The only record of an image.
-    fn one<T: View>(&self, name: &str, kind: Kind) -> Result<Option<T>, Error> {
-        Ok(self.all(name, kind)?.into_iter().next())
+    /// Every record of an image that a whole set has.
+    fn some<T: View>(&self, name: &str, kind: Kind) -> Result<Vec<T>, Error> {
+        views(&self.required(name, kind)?)
     }
+
+    /// The record of an image that a whole set has.
+    fn one<T: View>(&self, name: &str, kind: Kind) -> Result<T, Error> {
+        Ok(self.required(name, kind)?.only_record()?.view()?)
+    }
+}
+
+fn views<T: View>(image: &Image) -> Result<Vec<T>, Error> {
+    image.records().map(|record| Ok(record?.view()?)).collect()
 }
 
 impl Source {
@@ -159,8 +168,7 @@ impl Source {
     /// When the set is not whole, damaged, or of a version that is not known; the text names file, offset and what was
     /// expected.
     pub fn read(dir: &ImageDir) -> Result<Self, Error> {
-        let inventory = dir.required("inventory.img", Kind::Inventory)?;
-        let inventory = inventory.only_record()?.view::<InventoryEntry>()?;
+        let inventory: InventoryEntry = dir.one("inventory.img", Kind::Inventory)?;
         let mut source = Self {
             manifest: read_manifest(dir)?,
             ..Self::default()
@@ -172,32 +180,35 @@ impl Source {
             });
         };
         read_files(dir, &mut source)?;
-        if let Some(id) = init.mnt_ns_id {
-            source.mounts = dir
-                .all(&format!("mountpoints-{id}.img"), Kind::Mountpoints)?
-                .into_iter()
-                .map(mount)
-                .collect();
-        }
-        if let Some(id) = init.uts_ns_id
-            && let Some(entry) = dir.one::<UtsnsEntry>(&format!("utsns-{id}.img"), Kind::Utsns)?
+        // A namespace that the container shares with the criu that dumped it has no image.
+        let of_criu = inventory.root_ids.unwrap_or_default();
+        if let Some(id) = init
+            .mnt_ns_id
+            .filter(|_| init.mnt_ns_id != of_criu.mnt_ns_id)
         {
+            let mounts = dir.some(&format!("mountpoints-{id}.img"), Kind::Mountpoints)?;
+            source.mounts = mounts.into_iter().map(mount).collect();
+        }
+        if let Some(id) = init
+            .uts_ns_id
+            .filter(|_| init.uts_ns_id != of_criu.uts_ns_id)
+        {
+            let entry: UtsnsEntry = dir.one(&format!("utsns-{id}.img"), Kind::Utsns)?;
             source.uts = Some(UtsNamespace {
                 id,
                 name: entry.nodename.to_string(),
             });
         }
-        if let Some(entry) = dir.one::<CgroupEntry>("cgroup.img", Kind::Cgroup)? {
+        for entry in dir.all::<CgroupEntry>("cgroup.img", Kind::Cgroup)? {
             source.cgroup_sets = entry
                 .sets
                 .into_iter()
                 .map(|set| (set.id, cgroup_set(set.ctls)))
                 .collect();
         }
-        let of_criu = inventory.root_ids.and_then(|ids| ids.cgroup_ns_id);
         source.private_cgroup_namespace = match &source.manifest {
             Some(manifest) => manifest.cgroup.private_namespace,
-            None => init.cgroup_ns_id.is_some() && init.cgroup_ns_id != of_criu,
+            None => init.cgroup_ns_id.is_some() && init.cgroup_ns_id != of_criu.cgroup_ns_id,
         };
         Ok(source)
     }
@@ -214,56 +225,68 @@ fn read_manifest(dir: &ImageDir) -> Result<Option<Manifest>, Error> {
 fn read_tasks(dir: &ImageDir, source: &mut Source) -> Result<Option<TaskKobjIdsEntry>, Error> {
     let mut init = None;
     let mut read_tables = BTreeSet::new();
-    for process in dir.all::<PstreeEntry>("pstree.img", Kind::Pstree)? {
+    for process in dir.some::<PstreeEntry>("pstree.img", Kind::Pstree)? {
         let pid = process.pid;
-        let ids = dir.one::<TaskKobjIdsEntry>(&format!("ids-{pid}.img"), Kind::Ids)?;
-        let core = dir.one::<CoreEntry>(&format!("core-{pid}.img"), Kind::Core)?;
-        // Since 3.17 each thread has its set; before, the task had one.
-        let cgroup_set = core.as_ref().and_then(|core| {
-            let thread = core.thread_core.as_ref().and_then(|thread| thread.cg_set);
-            thread.or_else(|| core.tc.as_ref().and_then(|task| task.cg_set))
-        });
-        let files = ids.as_ref().map(|ids| FilesId(ids.files_id));
-        source.tasks.push(Task {
+        let core: CoreEntry = dir.one(&format!("core-{pid}.img"), Kind::Core)?;
+        // Since criu 3.17 each thread has its set; before, the task had one.
+        let of_thread = core.thread_core.as_ref().and_then(|thread| thread.cg_set);
+        let of_task = core.tc.as_ref().and_then(|task| task.cg_set);
+        let mut task = Task {
             pid: NsPid(pid),
-            files,
-            cgroup_set,
-        });
-        if let Some(files) = files
-            && read_tables.insert(files)
+            files: None,
+            cgroup_set: of_thread.or(of_task),
+        };
+        // Of a process that has ended and was not yet waited for there is no more than its end.
+        if core
+            .tc
+            .as_ref()
+            .is_some_and(|task| ENDED.contains(&task.task_state))
         {
-            for entry in dir.all::<FdinfoEntry>(&format!("fdinfo-{files}.img"), Kind::Fdinfo)? {
-                if entry.type_ == FD_REG {
-                    let holder = Holder {
-                        pid: NsPid(pid),
-                        fd: entry.fd,
-                    };
-                    source
-                        .holders
-                        .entry(FileId(entry.id))
-                        .or_default()
-                        .push(holder);
-                }
-            }
+            source.tasks.push(task);
+            continue;
         }
-        if let Some(fs) = dir.one::<FsEntry>(&format!("fs-{pid}.img"), Kind::Fs)? {
-            source
-                .in_use
-                .extend([FileId(fs.cwd_id), FileId(fs.root_id)]);
+        let ids: TaskKobjIdsEntry = dir.one(&format!("ids-{pid}.img"), Kind::Ids)?;
+        task.files = Some(FilesId(ids.files_id));
+        source.tasks.push(task);
+        if read_tables.insert(ids.files_id) {
+            read_descriptors(dir, ids.files_id, NsPid(pid), source)?;
         }
-        if let Some(mm) = dir.one::<MmEntry>(&format!("mm-{pid}.img"), Kind::Mm)? {
-            source.in_use.insert(FileId(mm.exe_file_id));
-            let mapped = mm.vmas.iter().filter(|vma| vma.status & VMA_FILE != 0);
-            source
-                .in_use
-                .extend(mapped.filter_map(|vma| u32::try_from(vma.shmid).ok().map(FileId)));
-        }
-        init = init.or(ids);
+        let fs: FsEntry = dir.one(&format!("fs-{pid}.img"), Kind::Fs)?;
+        source
+            .in_use
+            .extend([FileId(fs.cwd_id), FileId(fs.root_id)]);
+        let mm: MmEntry = dir.one(&format!("mm-{pid}.img"), Kind::Mm)?;
+        source.in_use.insert(FileId(mm.exe_file_id));
+        let mapped = mm.vmas.iter().filter(|vma| vma.status & VMA_FILE != 0);
+        source
+            .in_use
+            .extend(mapped.filter_map(|vma| u32::try_from(vma.shmid).ok().map(FileId)));
+        init = init.or(Some(ids));
     }
     for holders in source.holders.values_mut() {
         holders.sort_unstable();
     }
     Ok(init)
+}
+
+/// Reads one descriptor table. Tables that several processes share are told under the first of them.
+fn read_descriptors(
+    dir: &ImageDir,
+    table: u32,
+    pid: NsPid,
+    source: &mut Source,
+) -> Result<(), Error> {
+    for entry in dir.all::<FdinfoEntry>(&format!("fdinfo-{table}.img"), Kind::Fdinfo)? {
+        if entry.type_ == FD_REG {
+            let holder = Holder { pid, fd: entry.fd };
+            source
+                .holders
+                .entry(FileId(entry.id))
+                .or_default()
+                .push(holder);
+        }
+    }
+    Ok(())
 }
 
 fn read_files(dir: &ImageDir, source: &mut Source) -> Result<(), Error> {
