@@ -51,7 +51,9 @@ fn pause() -> Result<ExitCode, String> {
 fn cat(paths: &[String]) -> Result<ExitCode, String> {
     for path in paths {
         let content = std::fs::read(path).map_err(|error| format!("{path}: {error}"))?;
-        std::io::stdout().write_all(&content).map_err(|error| format!("standard output: {error}"))?;
+        std::io::stdout()
+            .write_all(&content)
+            .map_err(|error| format!("standard output: {error}"))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -88,18 +90,35 @@ struct Setup {
 
 impl Setup {
     fn parse(args: &[String]) -> Result<Self, String> {
-        let mut setup = Self { children: 0, files: Vec::new(), memory: 0, reports: "/reports".into(), exit: 0 };
+        let mut setup = Self {
+            children: 0,
+            files: Vec::new(),
+            memory: 0,
+            reports: "/reports".into(),
+            exit: 0,
+        };
         let mut args = args.iter();
         while let Some(name) = args.next() {
-            let value = args.next().ok_or_else(|| format!("{name} needs a value\n{USAGE}"))?;
-            let number = || value.parse::<usize>().map_err(|_| format!("{name} {value}: not a number"));
+            let value = args
+                .next()
+                .ok_or_else(|| format!("{name} needs a value\n{USAGE}"))?;
+            let number = || {
+                value
+                    .parse::<usize>()
+                    .map_err(|_| format!("{name} {value}: not a number"))
+            };
             match name.as_str() {
                 "--children" => setup.children = number()?,
                 "--open" => setup.files.push(Wanted::parse(value)?),
                 "--memory" => setup.memory = number()?,
-                "--cwd" => std::env::set_current_dir(value).map_err(|error| format!("{value}: {error}"))?,
+                "--cwd" => {
+                    std::env::set_current_dir(value).map_err(|error| format!("{value}: {error}"))?
+                }
                 "--reports" => setup.reports = value.into(),
-                "--exit" => setup.exit = u8::try_from(number()?).map_err(|_| format!("{value} is no exit code"))?,
+                "--exit" => {
+                    setup.exit =
+                        u8::try_from(number()?).map_err(|_| format!("{value} is no exit code"))?
+                }
                 _ => return Err(format!("{name} is unknown\n{USAGE}")),
             }
         }
@@ -119,7 +138,12 @@ impl Wanted {
         };
         let mode = part()?.to_owned();
         let offset = part()?.parse().map_err(|_| wrong())?;
-        Ok(Self { who, mode, offset, path: part()?.to_owned() })
+        Ok(Self {
+            who,
+            mode,
+            offset,
+            path: part()?.to_owned(),
+        })
     }
 
     fn open(&self) -> Result<Held, String> {
@@ -131,17 +155,27 @@ impl Wanted {
             "a" => options.append(true),
             other => return Err(format!("{other} is no mode\n{USAGE}")),
         };
-        let mut file = options.open(&self.path).map_err(|error| format!("{}: {error}", self.path))?;
+        let mut file = options
+            .open(&self.path)
+            .map_err(|error| format!("{}: {error}", self.path))?;
         if self.offset > 0 {
-            file.seek(SeekFrom::Start(self.offset)).map_err(|error| format!("{}: {error}", self.path))?;
+            file.seek(SeekFrom::Start(self.offset))
+                .map_err(|error| format!("{}: {error}", self.path))?;
         }
-        Ok(Held { wanted: self.path.clone(), file })
+        Ok(Held {
+            wanted: self.path.clone(),
+            file,
+        })
     }
 }
 
 /// Opens the wanted files that `who` picks.
 fn open(wanted: &[Wanted], who: impl Fn(Who) -> bool) -> Result<Vec<Held>, String> {
-    wanted.iter().filter(|file| who(file.who)).map(Wanted::open).collect()
+    wanted
+        .iter()
+        .filter(|file| who(file.who))
+        .map(Wanted::open)
+        .collect()
 }
 
 fn run(setup: &Setup) -> Result<ExitCode, String> {
@@ -159,7 +193,9 @@ fn run(setup: &Setup) -> Result<ExitCode, String> {
             }
         }
     }
-    held.extend(open(&setup.files, |who| who == Who::Each || who == Who::One(own))?);
+    held.extend(open(&setup.files, |who| {
+        who == Who::Each || who == Who::One(own)
+    })?);
     // Written to, so that the pages are there; checked at each report.
     let memory: Vec<u8> = (0..setup.memory << 20).map(pattern).collect();
     if own == 0 {
@@ -174,12 +210,19 @@ fn run(setup: &Setup) -> Result<ExitCode, String> {
         }
         match sys::wait_event(Duration::from_millis(5))? {
             Some(Event::Report) => {
-                let intact = memory.iter().enumerate().all(|(at, byte)| *byte == pattern(at));
+                let intact = memory
+                    .iter()
+                    .enumerate()
+                    .all(|(at, byte)| *byte == pattern(at));
                 report::write(&setup.reports, own, counter, intact, &held)?;
-                children.iter().for_each(|child| sys::signal(*child, Event::Report));
+                children
+                    .iter()
+                    .for_each(|child| sys::signal(*child, Event::Report));
             }
             Some(Event::Terminate) => {
-                children.iter().for_each(|child| sys::signal(*child, Event::Terminate));
+                children
+                    .iter()
+                    .for_each(|child| sys::signal(*child, Event::Terminate));
                 children.iter().for_each(|child| sys::wait_for(*child));
                 return Ok(ExitCode::from(setup.exit));
             }
@@ -189,7 +232,10 @@ fn run(setup: &Setup) -> Result<ExitCode, String> {
     }
 }
 
-#[allow(clippy::cast_possible_truncation, reason = "the low bits are the pattern")]
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "the low bits are the pattern"
+)]
 fn pattern(at: usize) -> u8 {
     (at ^ (at >> 8) ^ (at >> 16)) as u8 | 1
 }

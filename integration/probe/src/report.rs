@@ -9,9 +9,18 @@ use std::path::Path;
 use crate::Held;
 
 /// Writes `<dir>/<number>.json`, all at once.
-pub(crate) fn write(dir: &Path, number: usize, counter: u64, memory_intact: bool, held: &[Held]) -> Result<(), String> {
+pub(crate) fn write(
+    dir: &Path,
+    number: usize,
+    counter: u64,
+    memory_intact: bool,
+    held: &[Held],
+) -> Result<(), String> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_else(|error| format!("({error})"));
-    let cwd = std::env::current_dir().map_or_else(|error| format!("({error})"), |dir| dir.display().to_string());
+    let cwd = std::env::current_dir().map_or_else(
+        |error| format!("({error})"),
+        |dir| dir.display().to_string(),
+    );
     let files: Vec<String> = held.iter().map(file).collect();
     let text = format!(
         "{{\"process\":{number},\"pid\":{},\"counter\":{counter},\"memory_intact\":{memory_intact},\"hostname\":{},\"cwd\":{},\"cgroup\":{},\"mountinfo\":{},\"files\":[{}]}}\n",
@@ -30,14 +39,27 @@ pub(crate) fn write(dir: &Path, number: usize, counter: u64, memory_intact: bool
 
 fn file(held: &Held) -> String {
     let fd = held.file.as_raw_fd();
-    let link = fs::read_link(format!("/proc/self/fd/{fd}")).map_or_else(|error| format!("({error})"), |path| path.display().to_string());
+    let link = fs::read_link(format!("/proc/self/fd/{fd}")).map_or_else(
+        |error| format!("({error})"),
+        |path| path.display().to_string(),
+    );
     // `pos:` decimal, `flags:` octal.
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap_or_default();
-    let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)).map_or("", str::trim);
+    let field = |name: &str| {
+        info.lines()
+            .find_map(|line| line.strip_prefix(name))
+            .map_or("", str::trim)
+    };
     let mut buffer = [0; 4096];
     let (content, errno) = match held.file.read_at(&mut buffer, 0) {
-        Ok(length) => (string(&String::from_utf8_lossy(&buffer[..length])), "null".to_owned()),
-        Err(error) => ("null".to_owned(), error.raw_os_error().unwrap_or(0).to_string()),
+        Ok(length) => (
+            string(&String::from_utf8_lossy(&buffer[..length])),
+            "null".to_owned(),
+        ),
+        Err(error) => (
+            "null".to_owned(),
+            error.raw_os_error().unwrap_or(0).to_string(),
+        ),
     };
     let inode = held.file.metadata().map_or(0, |data| data.ino());
     format!(

@@ -1,5 +1,8 @@
 //! The few calls that the standard library lacks.
-#![allow(unsafe_code, reason = "fork and signal waiting have no safe form in std, and nix would triple the probe's build")]
+#![allow(
+    unsafe_code,
+    reason = "fork and signal waiting have no safe form in std, and nix would triple the probe's build"
+)]
 
 use std::io::Error;
 use std::mem::MaybeUninit;
@@ -58,7 +61,9 @@ pub(crate) fn wait_event(patience: Duration) -> Result<Option<Event>, String> {
     // SAFETY: the set and the timeout outlive the call; a null siginfo is allowed.
     let number = unsafe { libc::sigtimedwait(&events(), std::ptr::null_mut(), &timeout) };
     if number > 0 {
-        return Ok(Event::ALL.into_iter().find(|event| event.number() == number));
+        return Ok(Event::ALL
+            .into_iter()
+            .find(|event| event.number() == number));
     }
     match Error::last_os_error().raw_os_error() {
         // A checkpoint interrupts the wait.
