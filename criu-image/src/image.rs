@@ -351,7 +351,7 @@ impl<'a> Record<'a> {
         Ok(Change::Replace(message.encode()))
     }
 
-    fn error(&self, error: &wire::Error) -> Error {
+    pub(crate) fn error(&self, error: &wire::Error) -> Error {
         Error::at(
             self.image,
             self.offset + error.offset,

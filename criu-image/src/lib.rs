@@ -18,6 +18,7 @@ mod frame;
 mod image;
 pub mod json;
 mod kind;
+pub mod object;
 mod reader;
 pub mod schema;
 mod text;

@@ -116,7 +116,7 @@ fn record(
 }
 
 /// The definition of a record's message.
-pub(super) fn definition(kind: Kind, index: usize, payload: &[u8]) -> Option<&'static MessageDef> {
+pub(crate) fn definition(kind: Kind, index: usize, payload: &[u8]) -> Option<&'static MessageDef> {
     if kind == Kind::Pagemap
         && index > 0
         && !fields(payload).any(|field| field.is_ok_and(|field| field.number == 5))

@@ -33,6 +33,9 @@ mod write;
 pub use decode::{Options, decode, decode_record};
 pub use encode::encode;
 
+pub(crate) use decode::definition;
+pub(crate) use values::address;
+
 use crate::schema::{FieldDef, Label, MessageDef, Style, Type};
 
 /// Messages nest no deeper than this; CRIU's do so about five times, cgroups as deep as they are.

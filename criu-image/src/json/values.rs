@@ -221,7 +221,7 @@ pub(super) fn integer(text: &str) -> Option<i128> {
 }
 
 /// An address as CRIU keeps it: one number for IPv4, four for IPv6, in network byte order.
-pub(super) fn address(parts: &[u32]) -> Option<IpAddr> {
+pub(crate) fn address(parts: &[u32]) -> Option<IpAddr> {
     match parts {
         [v4] => Some(IpAddr::V4(Ipv4Addr::from(v4.to_ne_bytes()))),
         [a, b, c, d] => {
