@@ -78,7 +78,7 @@ pub fn look_up(lookup: &Lookup) -> io::Result<Option<FileFact>> {
     let found = open_in(lookup.root.as_path(), &lookup.rest);
     match found {
         Ok(fd) => file_fact(&fd).map(Some),
-        // ELOOP: a link where the checkpoint had a file or directory, so what it had is not there.
+        // ELOOP: links that lead nowhere.
         Err(error)
             if matches!(
                 error.raw_os_error(),
@@ -102,7 +102,7 @@ pub(crate) fn open_in(root: &Path, rest: &Path) -> io::Result<OwnedFd> {
         return Ok(base);
     }
     let how = OpenHow::new()
-        .flags(flags | OFlag::O_NOFOLLOW)
+        .flags(flags)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT);
     Ok(openat2(base.as_fd(), rest, how)?)
 }
