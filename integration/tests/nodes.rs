@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,37 +16,55 @@ use restow_integration::suite::Suite;
 
 const RESTOW_NODE: &str = env!("CARGO_BIN_EXE_restow-node");
 
+const NAMESPACES: [&str; 6] = ["mnt", "pid", "net", "uts", "ipc", "cgroup"];
+
 /// Everything of a node that could be left behind.
 struct Traces {
     id: String,
-    init: Process,
     supervisor: Process,
-    namespaces: BTreeSet<PathBuf>,
+    /// Everything that runs in one of its namespaces.
+    ///
+    /// Noted while it runs: the numbers of namespaces are used again at once, by nodes of other tests.
+    processes: Vec<Process>,
 }
 
 impl Traces {
     fn of(state: &NodeState) -> Result<Self> {
-        let init = state.init()?;
-        let mut namespaces = BTreeSet::new();
-        for kind in ["mnt", "pid", "net", "uts", "ipc", "cgroup"] {
-            let path = format!("/proc/{}/ns/{kind}", init.pid);
-            namespaces.insert(fs::read_link(&path).with_context(|| format!("Read {path}"))?);
+        let namespaces = namespaces(Path::new(&format!("/proc/{}", state.init()?.pid)));
+        ensure!(
+            namespaces.len() == NAMESPACES.len(),
+            "Node {} does not run",
+            state.id
+        );
+        let mut processes = Vec::new();
+        for entry in fs::read_dir("/proc").context("List /proc")?.flatten() {
+            let pid = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok());
+            if let Some(pid) = pid
+                && !self::namespaces(&entry.path()).is_disjoint(&namespaces)
+            {
+                processes.extend(Process::of(pid));
+            }
         }
         Ok(Self {
             id: state.id.clone(),
-            init,
             supervisor: state.supervisor,
-            namespaces,
+            processes,
         })
     }
 
     /// What is still there.
     fn left(&self) -> Result<Vec<String>> {
         let mut left = Vec::new();
-        for (name, process) in [("process 1", self.init), ("supervisor", self.supervisor)] {
-            if process.is_alive() {
-                left.push(format!("{name} ({})", process.pid));
-            }
+        for process in self
+            .processes
+            .iter()
+            .chain([&self.supervisor])
+            .filter(|process| process.is_alive())
+        {
+            left.push(format!("process {}", process.pid));
         }
         if NodeState::dir(&self.id).exists() {
             left.push(format!("directory {}", NodeState::dir(&self.id).display()));
@@ -65,19 +83,6 @@ impl Traces {
                 .filter(|line| line.contains(&self.id))
                 .map(|line| format!("mount {line}")),
         );
-        for entry in fs::read_dir("/proc").context("List /proc")?.flatten() {
-            let dir = entry.path();
-            let inside = ["mnt", "pid", "net", "uts", "ipc", "cgroup"]
-                .iter()
-                .filter_map(|kind| fs::read_link(dir.join("ns").join(kind)).ok())
-                .any(|namespace| self.namespaces.contains(&namespace));
-            if inside {
-                left.push(format!(
-                    "process {} in a namespace of the node",
-                    dir.display()
-                ));
-            }
-        }
         Ok(left)
     }
 
@@ -95,6 +100,17 @@ impl Traces {
             thread::sleep(Duration::from_millis(10));
         }
     }
+}
+
+/// The namespaces of the process with this directory below `/proc`, but for those that the host has too.
+fn namespaces(process: &Path) -> BTreeSet<PathBuf> {
+    let of = |dir: &Path| -> BTreeSet<PathBuf> {
+        NAMESPACES
+            .iter()
+            .filter_map(|kind| fs::read_link(dir.join("ns").join(kind)).ok())
+            .collect()
+    };
+    &of(process) - &of(Path::new("/proc/self"))
 }
 
 /// Fills a node with things that are hard to get rid of: a daemon, cgroups with tasks in them, mounts.
@@ -234,10 +250,10 @@ fn a_dropped_node_leaves_nothing() -> Result<()> {
         NodeOptions::new(Suite::Testing).hybrid(),
     ] {
         let node = Node::start(&options)?;
-        let traces = Traces::of(node.state())?;
         if options.cgroup_view == CgroupView::V2 {
             occupy(node.id())?;
         }
+        let traces = Traces::of(node.state())?;
         ensure!(
             traces.left()?.len() > 4,
             "The traces of a running node are not found"
@@ -288,7 +304,7 @@ fn what_a_killed_supervisor_leaves_is_collected_by_the_next_start() -> Result<()
     let traces = Traces::of(node.state())?;
     node.supervisor().end()?;
     let deadline = Instant::now() + Duration::from_secs(5);
-    while traces.init.is_alive() {
+    while traces.processes.iter().any(|process| process.is_alive()) {
         ensure!(
             Instant::now() < deadline,
             "The node's processes outlive their supervisor"
