@@ -317,6 +317,8 @@ impl<'e> Container<'e> {
         let log = File::options().create(true).append(true).open(&log_path);
         let log = log.with_context(|| format!("Open the log {}", log_path.display()))?;
         let again = log.try_clone().context("Duplicate the log's descriptor")?;
+        // One of an earlier run would look like a start.
+        let _ = fs::remove_file(self.pid_file());
         let mut command = self.engine.runtime();
         let runtime_log = format!("{bundle}/log.json");
         command

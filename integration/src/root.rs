@@ -53,6 +53,9 @@ impl Root {
         if let Some(root) = Self::cached(suite)? {
             return Ok(root);
         }
+        if !nix::unistd::geteuid().is_root() {
+            bail!("Building a root file system needs root: run this with sudo");
+        }
         let dir = roots_dir()?;
         fs::create_dir_all(&dir).with_context(|| format!("Create the cache {}", dir.display()))?;
         let path = Self::path_of(suite)?;
@@ -225,9 +228,9 @@ fn install_mmdebstrap(progress: &mut dyn FnMut(&str)) -> Result<()> {
     if runs("mmdebstrap") {
         return Ok(());
     }
-    if !nix::unistd::geteuid().is_root() || !runs("apt-get") {
+    if !runs("apt-get") {
         bail!(
-            "mmdebstrap is missing: install it (on Debian and Ubuntu: apt-get install mmdebstrap) and run this again as root"
+            "mmdebstrap is missing: install it (on Debian and Ubuntu: apt-get install mmdebstrap)"
         );
     }
     progress("installing mmdebstrap");
