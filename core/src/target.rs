@@ -1,6 +1,6 @@
 //! Where a checkpoint goes: the cgroup, mounts and host name of the new container, as plain data.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -41,8 +41,8 @@ pub struct TargetMount {
 pub struct SpecMount {
     /// Where it shall be.
     pub destination: ContainerPath,
-    /// Whether it is a bind mount, which CRIU will not make unless the old container had it.
-    pub bind: bool,
+    /// Its options, as the OCI specification spells them.
+    pub options: Vec<String>,
     /// Whether the runtime makes it out of the container's own cgroups (type `cgroup`).
     pub cgroup: bool,
 }
@@ -113,19 +113,5 @@ impl Target {
     /// What the lookups found at `path`: outer `None` when nobody looked.
     pub fn fact(&self, path: &HostPath) -> Option<Option<FileFact>> {
         self.files.get(path).copied()
-    }
-
-    /// Bind mounts of the spec for which the source container has no mount.
-    pub fn added_mounts<'a>(
-        &'a self,
-        known: &BTreeSet<&ContainerPath>,
-    ) -> impl Iterator<Item = &'a SpecMount> {
-        let known = known
-            .iter()
-            .map(|path| (*path).clone())
-            .collect::<BTreeSet<_>>();
-        self.spec_mounts
-            .iter()
-            .filter(move |mount| mount.bind && !known.contains(&mount.destination))
     }
 }

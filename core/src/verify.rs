@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::io;
 
 use crate::finding::{Finding, Holder, Object, Rule};
-use crate::ids::{CgroupPath, ContainerPath, HostPid, NsPid};
-use crate::plan::{FilePlan, MountPlan, Plan};
+use crate::ids::{CgroupPath, ContainerPath, HostPath, HostPid, MountId, NsPid};
+use crate::plan::{FilePlan, Plan};
 use crate::source::Hierarchy;
 use crate::target::ObjectId;
 
@@ -69,7 +69,18 @@ pub fn verify(plan: &Plan, tree: &impl Restored) -> Verdict {
         descriptors(file, tree, &mut verdict);
     }
     for mount in &plan.mounts {
-        mount_point(mount, tree, &mut verdict);
+        let (at, id) = (&mount.mount_point, Some(mount.mnt_id));
+        mount_point(at, id, &mount.source, mount.expect, tree, &mut verdict);
+    }
+    for mount in &plan.added_mounts {
+        mount_point(
+            &mount.mount_point,
+            None,
+            &mount.source,
+            mount.expect,
+            tree,
+            &mut verdict,
+        );
     }
     cgroups(plan, tree, &mut verdict);
     if let Some(hostname) = &plan.hostname {
@@ -112,17 +123,24 @@ fn descriptors(file: &FilePlan, tree: &impl Restored, verdict: &mut Verdict) {
     }
 }
 
-fn mount_point(mount: &MountPlan, tree: &impl Restored, verdict: &mut Verdict) {
-    let Some(expected) = mount.expect else { return };
-    let wrong = match tree.mount_point(&mount.mount_point) {
+fn mount_point(
+    at: &ContainerPath,
+    mnt_id: Option<MountId>,
+    source: &HostPath,
+    expected: Option<ObjectId>,
+    tree: &impl Restored,
+    verdict: &mut Verdict,
+) {
+    let Some(expected) = expected else { return };
+    let wrong = match tree.mount_point(at) {
         Ok(found) if found == expected => None,
-        Ok(_) => Some(format!("what is there is not {}", mount.source)),
+        Ok(_) => Some(format!("what is there is not {source}")),
         Err(error) => Some(format!("it cannot be looked at: {error}")),
     };
     verdict.check(
         || Object::Mount {
-            mount_point: mount.mount_point.clone(),
-            mnt_id: Some(mount.mnt_id),
+            mount_point: at.clone(),
+            mnt_id,
         },
         wrong,
     );

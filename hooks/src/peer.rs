@@ -160,16 +160,11 @@ impl Bundle {
                 .collect(),
             mounts: mounts
                 .filter_map(|mount| {
-                    let options = mount["options"]
-                        .as_array()
-                        .into_iter()
-                        .flatten()
-                        .filter_map(Value::as_str);
+                    let options = mount["options"].as_array().into_iter().flatten();
                     Some(SpecMount {
                         destination: ContainerPath::new(mount["destination"].as_str()?),
                         cgroup: mount["type"] == "cgroup",
-                        bind: mount["type"] == "bind"
-                            || options.into_iter().any(|o| o == "bind" || o == "rbind"),
+                        options: options.filter_map(text).collect(),
                     })
                 })
                 .collect(),
@@ -255,18 +250,15 @@ mod tests {
         let bundle = Bundle::parse(&spec);
         assert_eq!(bundle.annotations["restow.dev/enabled"], "true");
         assert_eq!(bundle.hostname.as_deref(), Some("h"));
-        let binds: Vec<_> = bundle
+        let mounts = bundle
             .mounts
             .iter()
-            .map(|mount| (mount.destination.to_string(), mount.bind))
-            .collect();
+            .map(|mount| (mount.destination.to_string(), mount.options.join(",")));
+        let mounts: Vec<_> = mounts.collect();
+        let expected = [("/proc", ""), ("/data", "rbind,ro"), ("/x", "bind")];
         assert_eq!(
-            binds,
-            [
-                ("/proc".into(), false),
-                ("/data".into(), true),
-                ("/x".into(), true)
-            ]
+            mounts,
+            expected.map(|(at, options)| (at.to_owned(), options.to_owned()))
         );
     }
 }

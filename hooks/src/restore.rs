@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 
 use restow::finding::Finding;
+use restow::host::attach::attach;
 use restow::host::{self, RestoredTree, cgroup};
 use restow::ids::{CgroupPath, HostPath, HostPid};
 use restow::plan::{self, Plan};
@@ -185,6 +186,8 @@ impl Restore {
                 |error| format!("A restored process cannot be moved to its sub-cgroup: {error}"),
             )?;
         }
+        attach(init, &self.plan.added_mounts)
+            .map_err(|error| format!("A mount of the new pod cannot be attached: {error}"))?;
         let verdict = verify(&self.plan, &tree);
         for mismatch in &verdict.mismatches {
             self.journal.line(mismatch);

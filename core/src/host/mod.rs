@@ -1,5 +1,6 @@
 //! The edge to the kernel: everything in this crate that asks or changes the node is here.
 
+pub mod attach;
 pub mod cgroup;
 pub mod parse;
 mod restored;

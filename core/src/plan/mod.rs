@@ -88,6 +88,27 @@ pub struct MountPlan {
     pub expect: Option<ObjectId>,
 }
 
+/// A mount that only the new pod has, attached before the container runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddedMount {
+    /// Where it is in the container.
+    pub mount_point: ContainerPath,
+    /// The node's path it comes from.
+    pub source: HostPath,
+    /// Its options, as the OCI specification spells them.
+    pub options: Vec<String>,
+    /// The object that must be at the mount point afterwards.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expect: Option<ObjectId>,
+}
+
+impl AddedMount {
+    /// Whether it has this option.
+    pub fn has(&self, option: &str) -> bool {
+        self.options.iter().any(|other| other == option)
+    }
+}
+
 /// The host name the container has after the restore.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostnamePlan {
@@ -106,6 +127,8 @@ pub struct Plan {
     pub files: Vec<FilePlan>,
     /// Mounts whose source the runtime gives.
     pub mounts: Vec<MountPlan>,
+    /// Mounts that only the new pod has, in the order in which they are attached.
+    pub added_mounts: Vec<AddedMount>,
     /// Mounts taken out of the image.
     pub dropped_mounts: Vec<MountId>,
     /// Host name; `None` when CRIU restores the old one.
@@ -143,7 +166,7 @@ pub fn lookups(source: &Source, target: &Target) -> BTreeSet<Lookup> {
     let mut wanted: BTreeSet<Lookup> = files
         .filter_map(|file| files::lookup(&resolver.resolve(file)))
         .collect();
-    wanted.extend(mounts::lookups(source, &resolver));
+    wanted.extend(mounts::lookups(source, target, &resolver));
     wanted
 }
 
@@ -160,6 +183,7 @@ pub fn plan(source: &Source, target: &Target, policy: &Policy) -> Plan {
     }
     let files = files::plan(source, target, policy, &resolver, &mut findings);
     let (mounts, dropped_mounts) = mounts::plan(source, target, &resolver, &mut findings);
+    let added_mounts = mounts::added(source, target, &mut findings);
     let hostname = hostname(source, target, policy, &mut findings);
     let cgroup = placement::plan(source, target, policy, &resolver, &mut findings);
     // Stable, so that findings of one severity stay in the order of the objects.
@@ -167,6 +191,7 @@ pub fn plan(source: &Source, target: &Target, policy: &Policy) -> Plan {
     Plan {
         files,
         mounts,
+        added_mounts,
         dropped_mounts,
         hostname,
         cgroup,

@@ -3,27 +3,106 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::MountPlan;
 use super::resolve::{Lookup, Resolver};
+use super::{AddedMount, MountPlan};
 use crate::finding::{Finding, Object, Rule};
-use crate::ids::MountId;
+use crate::ids::{ContainerPath, MountId};
 use crate::source::{Mount, Source};
-use crate::target::Target;
+use crate::target::{Target, TargetMount};
 
 /// More users than this of a missing mount are counted, not listed.
 const LISTED_USERS: usize = 5;
 
-pub(super) fn lookups(source: &Source, resolver: &Resolver<'_>) -> Vec<Lookup> {
+pub(super) fn lookups(source: &Source, target: &Target, resolver: &Resolver<'_>) -> Vec<Lookup> {
     let joined = source
         .mounts
         .iter()
         .filter_map(|mount| resolver.joined(mount.id)?.external.clone()?);
+    let added = only_new(source, target).map(|mount| mount.source.clone());
     joined
+        .chain(added)
         .map(|root| Lookup {
             root,
             rest: PathBuf::new(),
         })
         .collect()
+}
+
+/// External mounts of the request at places where the old container had none. What the runtime makes out of cgroups is
+/// not among them: CRIU or the container's own namespace makes that.
+fn only_new<'a>(source: &'a Source, target: &'a Target) -> impl Iterator<Item = &'a TargetMount> {
+    let known: BTreeSet<&ContainerPath> = source
+        .mounts
+        .iter()
+        .map(|mount| &mount.mount_point)
+        .collect();
+    let keys: BTreeSet<&str> = source
+        .mounts
+        .iter()
+        .filter_map(|mount| mount.ext_key.as_deref())
+        .collect();
+    target.mounts.iter().filter(move |mount| {
+        let place = ContainerPath::new(&mount.key);
+        // A key that is no path is a label of somebody who knows what it stands for.
+        mount.key.starts_with('/')
+            && !keys.contains(mount.key.as_str())
+            && !known.contains(&place)
+            && !target.runtime_made_cgroup(&place)
+    })
+}
+
+pub(super) fn added(
+    source: &Source,
+    target: &Target,
+    findings: &mut Vec<Finding>,
+) -> Vec<AddedMount> {
+    let mut added: Vec<AddedMount> = Vec::new();
+    for mount in only_new(source, target) {
+        let mount_point = ContainerPath::new(&mount.key);
+        let object = Object::Mount {
+            mount_point: mount_point.clone(),
+            mnt_id: None,
+        };
+        let hidden = source
+            .mounts
+            .iter()
+            .find(|old| old.mount_point.strip(&mount_point).is_some());
+        let fact = target.fact(&mount.source);
+        if let Some(hidden) = hidden {
+            let text = format!(
+                "only the new pod has it, and it is not attached: it would hide the mount {} that the container uses",
+                hidden.mount_point
+            );
+            findings.push(Finding::warning(Rule::MountAdded, object, text));
+            continue;
+        }
+        if fact == Some(None) {
+            let text = format!(
+                "only the new pod has it, and its source {} does not exist",
+                mount.source
+            );
+            findings.push(Finding::blocker(Rule::MountAdded, object, text));
+            continue;
+        }
+        let text = format!(
+            "only the new pod has it; it is attached from {} before the container runs",
+            mount.source
+        );
+        findings.push(Finding::note(Rule::MountAdded, object, text));
+        let spec = target
+            .spec_mounts
+            .iter()
+            .rfind(|spec| spec.destination == mount_point);
+        added.push(AddedMount {
+            mount_point,
+            source: mount.source.clone(),
+            options: spec.map(|spec| spec.options.clone()).unwrap_or_default(),
+            expect: fact.flatten().map(|fact| fact.id),
+        });
+    }
+    // Outer mounts first.
+    added.sort_by_key(|mount| mount.mount_point.depth());
+    added
 }
 
 pub(super) fn plan(
@@ -81,18 +160,6 @@ pub(super) fn plan(
             ),
             _ => {}
         }
-    }
-    let known = source
-        .mounts
-        .iter()
-        .map(|mount| &mount.mount_point)
-        .collect();
-    for added in target.added_mounts(&known) {
-        findings.push(Finding::warning(
-            Rule::MountAdded,
-            Object::Mount { mount_point: added.destination.clone(), mnt_id: None },
-            "only the new pod has it, and this version of Restow does not attach it: the container will not see it",
-        ));
     }
     (plans, dropped.into_iter().collect())
 }

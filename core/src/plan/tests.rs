@@ -380,24 +380,77 @@ fn a_mount_on_a_dropped_mount_goes_with_it() {
     );
 }
 
+/// Gives the new pod further mounts.
+fn with_mounts(mut target: Target, keys: &[&str]) -> Target {
+    for key in keys {
+        let source = HostPath::new(format!("/pods/2222/new{key}"));
+        target.mounts.push(TargetMount {
+            key: (*key).into(),
+            source,
+        });
+    }
+    target
+}
+
 #[test]
-fn a_mount_only_the_new_pod_has_is_told() {
-    let mut more = target();
-    more.spec_mounts = [("/etc/hosts", true), ("/extra", true), ("/proc", false)]
-        .map(|(at, bind)| SpecMount {
-            destination: ContainerPath::new(at),
-            bind,
-            cgroup: false,
-        })
-        .to_vec();
-    let plan = plan(&source(true), &more, &Policy::default());
+fn a_mount_only_the_new_pod_has_is_attached_with_its_options_outer_ones_first() {
+    let source = source(true);
+    let mut more = with_mounts(target(), &["/extra/inner", "/extra", "label"]);
+    let destination = ContainerPath::new("/extra");
+    let options = vec!["rbind".to_owned(), "ro".to_owned()];
+    more.spec_mounts = vec![SpecMount {
+        destination,
+        options,
+        cgroup: false,
+    }];
+    let plan = plan(
+        &source,
+        &looked_up(&source, more, 0, &[]),
+        &Policy::default(),
+    );
     let added: Vec<_> = plan
+        .added_mounts
+        .iter()
+        .map(|mount| mount.mount_point.to_string())
+        .collect();
+    assert_eq!(added, ["/extra", "/extra/inner"]);
+    assert!(plan.added_mounts[0].has("ro") && plan.added_mounts[0].expect.is_some());
+    assert!(plan.possible());
+}
+
+#[test]
+fn a_new_mount_that_would_hide_one_in_use_is_not_attached() {
+    let mut source = source(true);
+    source.mounts[2].mount_point = ContainerPath::new("/data/sub");
+    source.mounts[2].ext_key = Some("/data/sub".into());
+    let mut target = target();
+    target.mounts[1].key = "/data/sub".into();
+    let target = with_mounts(target, &["/data"]);
+    let plan = plan(
+        &source,
+        &looked_up(&source, target, 0, &[]),
+        &Policy::default(),
+    );
+    assert!(plan.added_mounts.is_empty());
+    let warning = plan
         .findings
         .iter()
-        .filter(|finding| finding.rule == Rule::MountAdded)
-        .collect();
-    assert_eq!(added.len(), 1);
-    assert!(added[0].to_string().starts_with("warning: mount /extra: "));
+        .find(|finding| finding.rule == Rule::MountAdded)
+        .unwrap();
+    assert!(
+        warning
+            .to_string()
+            .contains("it would hide the mount /data/sub"),
+        "{warning}"
+    );
+}
+
+#[test]
+fn a_new_mount_without_its_source_blocks() {
+    let source = source(true);
+    let target = with_mounts(target(), &["/extra"]);
+    let target = looked_up(&source, target, 0, &["/pods/2222/new/extra"]);
+    assert!(blockers(&plan(&source, &target, &Policy::default()))[0].contains("does not exist"));
 }
 
 #[test]
@@ -531,7 +584,7 @@ fn a_v1_hierarchy_shows_the_new_container_whatever_source_the_runtime_gave() {
     let destination = ContainerPath::new("/sys/fs/cgroup");
     target.spec_mounts = vec![SpecMount {
         destination,
-        bind: false,
+        options: Vec::new(),
         cgroup: true,
     }];
     let plan = plan(

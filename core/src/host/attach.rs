@@ -1,0 +1,177 @@
+//! Mounts that only the new pod has, put into the restored container before it runs.
+//!
+//! CRIU re-creates exactly the mounts of the checkpoint. A further one is cloned in the node's mount namespace
+//! (`open_tree(2)`) and moved into the container's by a child that enters it, so that the path is resolved there: a link
+//! in the container's root leads nowhere else.
+
+// The mount calls have no safe wrapper in nix, and the child is a fork.
+#![allow(unsafe_code)]
+
+use std::ffi::CString;
+use std::fs::{DirBuilder, File};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+use nix::sched::{CloneFlags, setns};
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, fork};
+
+use crate::ids::HostPid;
+use crate::plan::AddedMount;
+
+/// Attaches the mounts, in this order. This process must have one thread.
+///
+/// # Errors
+/// With the mount that could not be attached; those before it are.
+pub fn attach(init: HostPid, mounts: &[AddedMount]) -> io::Result<()> {
+    if mounts.is_empty() {
+        return Ok(());
+    }
+    let namespace = File::open(format!("/proc/{init}/ns/mnt"))?;
+    let clones = mounts
+        .iter()
+        .map(|mount| clone(mount).map_err(|error| named(mount, &error)))
+        .collect::<io::Result<Vec<_>>>()?;
+    let (mut told, tell) = io::pipe()?;
+    // SAFETY: this process has one thread, so the child may do whatever it could.
+    match unsafe { fork() }? {
+        ForkResult::Child => {
+            let text = match enter_and_move(&namespace, mounts, &clones) {
+                Ok(()) => String::new(),
+                Err(error) => error.to_string(),
+            };
+            let _ = (&tell).write_all(text.as_bytes());
+            // SAFETY: no destructor of the parent's values may run here.
+            unsafe { libc::_exit(0) }
+        }
+        ForkResult::Parent { child } => {
+            drop(tell);
+            let mut text = String::new();
+            told.read_to_string(&mut text)?;
+            let status = waitpid(child, None)?;
+            match (text.is_empty(), status) {
+                (true, nix::sys::wait::WaitStatus::Exited(_, 0)) => Ok(()),
+                (true, status) => Err(io::Error::other(format!(
+                    "the process that attaches mounts ended: {status:?}"
+                ))),
+                (false, _) => Err(io::Error::other(text)),
+            }
+        }
+    }
+}
+
+fn enter_and_move(namespace: &File, mounts: &[AddedMount], clones: &[OwnedFd]) -> io::Result<()> {
+    setns(namespace, CloneFlags::CLONE_NEWNS)?;
+    for (mount, clone) in mounts.iter().zip(clones) {
+        move_to(mount, clone).map_err(|error| named(mount, &error))?;
+    }
+    Ok(())
+}
+
+/// A detached copy of the source with the mount's attributes.
+fn clone(mount: &AddedMount) -> io::Result<OwnedFd> {
+    let source = c_path(mount.source.as_path())?;
+    let recursive = if mount.has("bind") {
+        0
+    } else {
+        libc::AT_RECURSIVE
+    };
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | recursive.cast_unsigned();
+    // SAFETY: the path is a valid C string for the length of the call.
+    let fd = checked(unsafe {
+        libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, source.as_ptr(), flags)
+    })?;
+    // SAFETY: the kernel has just made it; nobody else owns it.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let set = ATTRIBUTES
+        .iter()
+        .filter(|(option, _)| mount.has(option))
+        .fold(0, |set, (_, flag)| set | flag);
+    let attributes = libc::mount_attr {
+        attr_set: set,
+        attr_clr: 0,
+        propagation: libc::MS_PRIVATE,
+        userns_fd: 0,
+    };
+    let flags = libc::AT_EMPTY_PATH | recursive;
+    let (at, size) = (&raw const attributes, size_of::<libc::mount_attr>());
+    // SAFETY: the structure lives for the length of the call and its size is given.
+    checked(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            at,
+            size,
+        )
+    })?;
+    Ok(fd)
+}
+
+/// Mount options of the OCI specification that are attributes of a bind mount.
+const ATTRIBUTES: [(&str, u64); 5] = [
+    ("ro", libc::MOUNT_ATTR_RDONLY),
+    ("nosuid", libc::MOUNT_ATTR_NOSUID),
+    ("nodev", libc::MOUNT_ATTR_NODEV),
+    ("noexec", libc::MOUNT_ATTR_NOEXEC),
+    ("noatime", libc::MOUNT_ATTR_NOATIME),
+];
+
+/// Runs inside the container's mount namespace.
+fn move_to(mount: &AddedMount, clone: &OwnedFd) -> io::Result<()> {
+    let path = mount.mount_point.as_path();
+    // The runtime makes mount points of its spec in the root file system; one below another mount is made here.
+    if !path.exists() {
+        let meta = File::open(format!("/proc/self/fd/{}", clone.as_raw_fd()))
+            .and_then(|file| file.metadata());
+        make_mount_point(path, meta.map_or(true, |meta| meta.is_dir()))?;
+    }
+    let target = c_path(path)?;
+    let from = clone.as_raw_fd();
+    // SAFETY: both paths are valid C strings for the length of the call.
+    checked(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            from,
+            c"".as_ptr(),
+            libc::AT_FDCWD,
+            target.as_ptr(),
+            libc::MOVE_MOUNT_F_EMPTY_PATH,
+        )
+    })?;
+    Ok(())
+}
+
+fn make_mount_point(path: &Path, directory: bool) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(0o755);
+    if directory {
+        return builder.create(path);
+    }
+    if let Some(parent) = path.parent() {
+        builder.create(parent)?;
+    }
+    File::create_new(path).map(drop)
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    Ok(CString::new(path.as_os_str().as_bytes())?)
+}
+
+fn checked(result: libc::c_long) -> io::Result<RawFd> {
+    match RawFd::try_from(result) {
+        Ok(result) if result >= 0 => Ok(result),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn named(mount: &AddedMount, error: &io::Error) -> io::Error {
+    io::Error::new(
+        error.kind(),
+        format!("{} from {}: {error}", mount.mount_point, mount.source),
+    )
+}
