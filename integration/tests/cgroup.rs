@@ -16,6 +16,7 @@ on_both_suites!(
     cgroup_1_files_of_a_private_namespace_are_the_new_containers,
     cgroup_2_files_seen_from_the_host_namespace_are_the_new_containers,
     cgroup_3_files_of_pod_and_qos_level_are_the_new_pods,
+    cgroup_5_write_descriptors_of_a_privileged_container_are_the_new_containers,
     cgroup_12_a_running_original_is_left_alone,
     cgroup_14_old_limits_are_not_written,
     cgroup_14_old_limits_are_not_written_in_version_1,
@@ -105,6 +106,38 @@ fn cgroup_3_files_of_pod_and_qos_level_are_the_new_pods(suite: Suite) -> Result<
             there.check_file(&opened[2], inode(&qos.join("cpu.stat"))?)?;
             there.check_progress()?;
             Ok("descriptors of burstable pod A are on the files of besteffort pod B and of its QoS level".to_owned())
+        })
+    })
+}
+
+fn cgroup_5_write_descriptors_of_a_privileged_container_are_the_new_containers(
+    suite: Suite,
+) -> Result<()> {
+    let mut container = ContainerOptions::new(1)
+        .host_cgroups()
+        .open("all:w:0:{container}/cgroup.procs")
+        .open("each:rw:0:{container}/cgroup.max.descendants");
+    container.privileged = true;
+    compare("Cgroup 5", Stack::v2(suite), Stock::Wrong, |engine| {
+        Journey::new(container.clone()).run(engine, |there| {
+            there.check_placement()?;
+            for report in &there.reports {
+                for (file, name) in report
+                    .files
+                    .iter()
+                    .zip(["cgroup.procs", "cgroup.max.descendants"])
+                {
+                    let inode = there.cgroup_inode(name)?;
+                    ensure!(
+                        file.inode == inode,
+                        "fd {} of process {} is {}",
+                        file.fd,
+                        report.process,
+                        file.link
+                    );
+                }
+            }
+            Ok("descriptors open for writing are on the files of pod B's container".to_owned())
         })
     })
 }

@@ -1,16 +1,19 @@
 //! Who the restored container is, and how it is handled from outside.
 
-use anyhow::{Result, ensure};
-use restow_integration::engine::Stack;
+use anyhow::{Context, Result, ensure};
+use restow_integration::container::{Checkpoint, Container};
+use restow_integration::engine::{Engine, Mode, Stack};
 use restow_integration::journey::Journey;
 use restow_integration::on_both_suites;
-use restow_integration::pod::ContainerOptions;
+use restow_integration::pod::{ContainerOptions, Pod, PodOptions};
 use restow_integration::scenario::{Stock, compare};
 use restow_integration::suite::Suite;
 
 on_both_suites!(
     identity_1_the_host_name_is_the_new_pods,
     identity_3_logs_exec_kill_and_exit_code_work_in_the_new_pod,
+    identity_4_five_generations,
+    identity_5_one_checkpoint_into_three_pods,
 );
 
 fn identity_1_the_host_name_is_the_new_pods(suite: Suite) -> Result<()> {
@@ -74,4 +77,100 @@ fn identity_3_logs_exec_kill_and_exit_code_work_in_the_new_pod(suite: Suite) -> 
             )
         })
     })
+}
+
+/// What Identity 4 and 5 move: descriptors by paths of the host's cgroups, and on the pod's `/etc/hosts`.
+fn traveller() -> ContainerOptions {
+    ContainerOptions::new(2)
+        .host_cgroups()
+        .open("all:r:0:{container}/cgroup.events")
+        .open("each:r:3:/etc/hosts")
+}
+
+/// The container is wholly in `pod` and has counted at least to `counter`; returns where it is now.
+fn check_belongs(container: &Container, pod: &Pod, counter: u64) -> Result<u64> {
+    let reports = container.reports()?;
+    let events = container.cgroup_inode("cgroup.events")?;
+    for report in &reports {
+        let number = report.process;
+        ensure!(
+            report.hostname == pod.name(),
+            "process {number} sees the host name {}",
+            report.hostname
+        );
+        ensure!(
+            report.files[0].inode == events,
+            "process {number} holds {}",
+            report.files[0].link
+        );
+        let hosts = report.files[1].content.as_deref().unwrap_or_default();
+        ensure!(
+            hosts.contains(pod.name()),
+            "process {number} reads /etc/hosts as {hosts:?}"
+        );
+        ensure!(
+            report.counter >= counter && report.memory_intact,
+            "process {number} is at {}",
+            report.counter
+        );
+    }
+    ensure!(
+        container.cgroup_population()? == reports.len(),
+        "not all tasks are in the container's cgroup"
+    );
+    Ok(reports[0].counter)
+}
+
+fn identity_4_five_generations(suite: Suite) -> Result<()> {
+    let engine = Engine::start(Stack::v2(suite), Mode::Restow)?;
+    let mut pod = Pod::start(&engine, &PodOptions::new("generation-0"))?;
+    let mut container = pod.container(&traveller())?;
+    container.start()?;
+    let mut counter = check_belongs(&container, &pod, 0)?;
+    for generation in 1..=5 {
+        let name = format!("generation-{generation}{}", "x".repeat(generation));
+        let checkpoint = Checkpoint::new(&engine, &name)?;
+        container
+            .checkpoint(&checkpoint)
+            .with_context(|| format!("Checkpoint for {name}"))?;
+        pod.remove(vec![container])?;
+        pod = Pod::start(&engine, &PodOptions::new(&name))?;
+        container = pod.container(&traveller())?;
+        container
+            .restore(&checkpoint)
+            .with_context(|| format!("Restore as {name}"))?;
+        counter = check_belongs(&container, &pod, counter).with_context(|| name)?;
+    }
+    println!(
+        "Identity 4 | {suite} | Restow: right: five pods one after the other, counted to {counter}"
+    );
+    pod.remove(vec![container])
+}
+
+fn identity_5_one_checkpoint_into_three_pods(suite: Suite) -> Result<()> {
+    let engine = Engine::start(Stack::v2(suite), Mode::Restow)?;
+    let pod = Pod::start(&engine, &PodOptions::new("original"))?;
+    let mut container = pod.container(&traveller())?;
+    container.start()?;
+    let counter = check_belongs(&container, &pod, 0)?;
+    let checkpoint = Checkpoint::new(&engine, "shared")?;
+    container.checkpoint(&checkpoint)?;
+    pod.remove(vec![container])?;
+    let mut copies = Vec::new();
+    for name in ["copy-1", "copy-22", "copy-333"] {
+        let pod = Pod::start(&engine, &PodOptions::new(name))?;
+        let mut container = pod.container(&traveller())?;
+        container
+            .restore(&checkpoint)
+            .with_context(|| format!("Restore as {name}"))?;
+        copies.push((pod, container));
+    }
+    for (pod, container) in copies {
+        check_belongs(&container, &pod, counter).with_context(|| pod.name().to_owned())?;
+        pod.remove(vec![container])?;
+    }
+    println!(
+        "Identity 5 | {suite} | Restow: right: three pods run side by side from one checkpoint"
+    );
+    Ok(())
 }

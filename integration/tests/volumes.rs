@@ -1,0 +1,152 @@
+//! Volumes and single files that are bind mounts, after a restore in another pod.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use restow_integration::container::inode;
+use restow_integration::engine::{Engine, Stack};
+use restow_integration::journey::Journey;
+use restow_integration::on_both_suites;
+use restow_integration::pod::ContainerOptions;
+use restow_integration::scenario::{Stock, compare};
+use restow_integration::spec::Bind;
+use restow_integration::suite::Suite;
+
+on_both_suites!(
+    mounts_5_the_termination_log_is_the_new_pods,
+    mounts_6_a_volume_comes_from_its_new_source,
+    mounts_8_nested_and_reordered_mounts_are_joined_by_mount_point,
+);
+
+fn mounts_5_the_termination_log_is_the_new_pods(suite: Suite) -> Result<()> {
+    let container = ContainerOptions::new(1)
+        .open("all:w:0:/dev/termination-log")
+        .open("each:a:0:/dev/termination-log");
+    compare("Mounts 5", Stack::v2(suite), Stock::Right, |engine| {
+        Journey::new(container.clone()).run(engine, |there| {
+            let log = there.container.rootfs().with_file_name("config.json");
+            let spec: serde_json::Value =
+                serde_json::from_slice(&fs::read(&log).context("Read the spec")?)?;
+            let mounts = spec["mounts"]
+                .as_array()
+                .context("The spec has no mounts")?;
+            let source = mounts
+                .iter()
+                .find(|mount| mount["destination"] == "/dev/termination-log")
+                .and_then(|mount| mount["source"].as_str())
+                .context("The spec has no termination log")?;
+            let inode = inode(&there.engine.node().path(source))?;
+            for report in &there.reports {
+                ensure!(
+                    report.files.len() == 2,
+                    "process {} holds {} files",
+                    report.process,
+                    report.files.len()
+                );
+                for file in &report.files {
+                    ensure!(
+                        file.inode == inode,
+                        "fd {} of process {} is another file",
+                        file.fd,
+                        report.process
+                    );
+                }
+            }
+            Ok("both descriptors write to pod B's termination log".to_owned())
+        })
+    })
+}
+
+/// A volume with a file `data`, as a path of the node.
+fn volume(engine: &Engine, name: &str, text: &str) -> Result<String> {
+    let path = format!("/var/lib/kubelet/volumes/{name}");
+    let target = engine.node().path(&path);
+    fs::create_dir_all(&target).with_context(|| format!("Create the volume {path}"))?;
+    fs::write(target.join("data"), text).with_context(|| format!("Fill the volume {path}"))?;
+    Ok(path)
+}
+
+fn mounts_6_a_volume_comes_from_its_new_source(suite: Suite) -> Result<()> {
+    compare("Mounts 6", Stack::v2(suite), Stock::Right, |engine| {
+        let with = |volume: String| {
+            ContainerOptions::new(1)
+                .bind(Bind::new(volume, "/volume"))
+                .open("all:rw:4:/volume/data")
+                .open("each:a:0:/volume/data")
+                .probe("--cwd", "/volume")
+        };
+        let mut journey = Journey::new(with(volume(engine, "of-a", "0123456789")?));
+        journey.container_there = Some(with(volume(engine, "of-b", "abcdefghij")?));
+        journey.run(engine, |there| {
+            for report in &there.reports {
+                let file = &report.files[0];
+                ensure!(
+                    report.cwd == "/volume",
+                    "process {} is in {}",
+                    report.process,
+                    report.cwd
+                );
+                ensure!(
+                    file.content.as_deref() == Some("abcdefghij"),
+                    "fd {} reads {:?}",
+                    file.fd,
+                    file.content
+                );
+                ensure!(file.offset == 4, "fd {} is at {}", file.fd, file.offset);
+            }
+            there.check_progress()?;
+            Ok("descriptors and working directory are on pod B's volume".to_owned())
+        })
+    })
+}
+
+fn mounts_8_nested_and_reordered_mounts_are_joined_by_mount_point(suite: Suite) -> Result<()> {
+    compare("Mounts 8", Stack::v2(suite), Stock::Right, |engine| {
+        let with = |pod: &str, reorder: bool| -> Result<ContainerOptions> {
+            let outer = volume(
+                engine,
+                &format!("outer-of-{pod}"),
+                &format!("outer of {pod}"),
+            )?;
+            let inner = volume(
+                engine,
+                &format!("inner-of-{pod}"),
+                &format!("inner of {pod}"),
+            )?;
+            fs::create_dir_all(engine.node().path(&outer).join("inner"))
+                .context("Create a mount point")?;
+            let mut binds = vec![
+                Bind::new(outer, "/v"),
+                Bind::new(&inner, "/v/inner"),
+                Bind::new(&inner, "/again").readonly(),
+            ];
+            if reorder {
+                binds.rotate_right(1);
+            }
+            let container = binds
+                .into_iter()
+                .fold(ContainerOptions::new(1), ContainerOptions::bind);
+            Ok(container
+                .open("all:r:0:/v/data")
+                .open("each:r:0:/v/inner/data")
+                .open("each:r:1:/again/data"))
+        };
+        let mut journey = Journey::new(with("a", false)?);
+        journey.container_there = Some(with("b", true)?);
+        journey.run(engine, |there| {
+            for report in &there.reports {
+                let read: Vec<_> = report
+                    .files
+                    .iter()
+                    .map(|file| file.content.as_deref().unwrap_or_default())
+                    .collect();
+                ensure!(
+                    read == ["outer of b", "inner of b", "inner of b"],
+                    "process {} reads {read:?}",
+                    report.process
+                );
+            }
+            Ok("each descriptor is on the mount of pod B with its mount point".to_owned())
+        })
+    })
+}
