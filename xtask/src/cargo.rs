@@ -21,10 +21,10 @@ pub(crate) fn workspace() -> &'static Path {
         .unwrap_or(Path::new("."))
 }
 
-/// Builds the program `bin` of `package` and returns where it is.
+/// Builds the programs of `package` (they start each other) and returns where `bin` is.
 pub(crate) fn build(package: &str, bin: &str) -> Result<PathBuf> {
     check(
-        cargo().args(["build", "--quiet", "--package", package, "--bin", bin]),
+        cargo().args(["build", "--quiet", "--package", package, "--bins"]),
         "build",
     )?;
     // xtask itself was built into the directory in question.
