@@ -14,7 +14,7 @@ const INERT: &str = "/dev/null";
 pub(super) fn lookup(resolved: &Resolved) -> Option<Lookup> {
     match resolved {
         Resolved::Cgroup { lookup, .. } => lookup.clone(),
-        Resolved::Managed { lookup } | Resolved::Volume { lookup } => Some(lookup.clone()),
+        Resolved::Managed { lookup, .. } | Resolved::Volume { lookup } => Some(lookup.clone()),
         Resolved::MountGone | Resolved::Same => None,
     }
 }
@@ -56,7 +56,10 @@ pub(super) fn plan(
                 };
                 cgroup_file(file, found, policy, object, findings)
             }
-            Resolved::Managed { lookup } => managed_file(file, &lookup, fact, object, findings),
+            Resolved::Managed { path, lookup } => {
+                let planned = managed_file(file, &lookup, fact, object, findings);
+                planned.map(|plan| FilePlan { new: path, ..plan })
+            }
             Resolved::Volume { lookup } => volume_file(file, &lookup, fact, object, findings),
             // Its mount is a finding of its own, which names this file.
             Resolved::MountGone | Resolved::Same => None,

@@ -46,7 +46,11 @@ pub(super) enum Resolved {
         lookup: Option<Lookup>,
     },
     /// A file that runtime or kubelet write for each pod.
-    Managed { lookup: Lookup },
+    Managed {
+        /// Where the new container sees it.
+        path: ContainerPath,
+        lookup: Lookup,
+    },
     /// A file on another mount whose source the runtime gives.
     Volume { lookup: Lookup },
     /// A file on a mount that the new pod has not got.
@@ -142,11 +146,15 @@ impl<'a> Resolver<'a> {
             None => Resolved::Same,
             Some(None) => Resolved::MountGone,
             Some(Some(source)) => {
-                let lookup = Lookup::new(source, rest);
                 if is_managed(&joined.mount.mount_point, source) {
-                    Resolved::Managed { lookup }
+                    let rest = current_version(rest);
+                    let path = joined.mount.mount_point.join(&rest);
+                    let lookup = Lookup::new(source, &rest);
+                    Resolved::Managed { path, lookup }
                 } else {
-                    Resolved::Volume { lookup }
+                    Resolved::Volume {
+                        lookup: Lookup::new(source, rest),
+                    }
                 }
             }
         }
@@ -281,6 +289,22 @@ fn is_managed(mount_point: &ContainerPath, source: &HostPath) -> bool {
         || is_termination_log(&source)
 }
 
+/// The kubelet writes each version of a projected volume into a directory named after the time, `..2024_05_06_07_08_09.1`,
+/// and lets the link `..data` lead to the newest (`pkg/volume/util/atomic_writer.go`). A name in the image has the
+/// directory of the old pod; in the new one the link leads to the same file.
+fn current_version(rest: &Path) -> PathBuf {
+    let mut parts = rest.components();
+    let version = parts.next().filter(|first| {
+        let name = first.as_os_str().to_string_lossy();
+        name.strip_prefix("..")
+            .is_some_and(|time| time.starts_with(|c: char| c.is_ascii_digit()))
+    });
+    match version {
+        Some(_) => Path::new("..data").join(parts.as_path()),
+        None => rest.to_path_buf(),
+    }
+}
+
 /// The kubelet's `…/pods/<uid>/containers/<name>/<8 hexadecimal digits>`, whatever `terminationMessagePath` says.
 fn is_termination_log(source: &str) -> bool {
     let Some((_, pod)) = source.split_once("/pods/") else {
@@ -293,6 +317,19 @@ fn is_termination_log(source: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_version_of_a_projected_volume_becomes_the_newest() {
+        let current = |path: &str| current_version(Path::new(path)).display().to_string();
+        assert_eq!(
+            current("..2024_05_06_07_08_09.123456/token"),
+            "..data/token"
+        );
+        assert_eq!(current("..2024_05_06_07_08_09.123456"), "..data");
+        for path in ["token", "..data/token", "dir/..2024_05/x", "", "..x/y"] {
+            assert_eq!(current(path), path);
+        }
+    }
 
     #[test]
     fn the_kubelets_files_are_known_by_where_they_come_from() {

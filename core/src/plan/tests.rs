@@ -609,3 +609,31 @@ fn a_v1_hierarchy_shows_the_new_container_whatever_source_the_runtime_gave() {
             .any(|finding| finding.text.contains(&given.to_string()))
     );
 }
+
+#[test]
+fn a_token_follows_the_new_pods_version_of_its_volume() {
+    let mut source = source(true);
+    source.mounts[2].mount_point = ContainerPath::new("/run/token");
+    source.mounts[2].ext_key = Some("/run/token".into());
+    let source = with_file(
+        source,
+        3,
+        "/run/token/..2024_05_06_07_08_09.1/token",
+        DATA_MOUNT,
+        |_| {},
+    );
+    let mut target = target();
+    target.mounts[1].key = "/run/token".into();
+    let volume = "/pods/2222/volumes/kubernetes.io~projected/token";
+    target.mounts[1].source = HostPath::new(volume);
+    let plan = plan(
+        &source,
+        &looked_up(&source, target, 7, &[]),
+        &Policy::default(),
+    );
+    assert_eq!(plan.files[0].new.to_string(), "/run/token/..data/token");
+    assert_eq!(
+        plan.files[0].new_object.as_deref(),
+        Some(format!("{volume}/..data/token").as_str())
+    );
+}
