@@ -87,7 +87,8 @@ impl Place {
     fn ask(&self, request: &[u8]) -> (Vec<u8>, Output) {
         let (client, theirs) = Connection::pair().unwrap();
         client.send(request, &[]).unwrap();
-        let child = self.start(theirs);
+        let child = self.start(&theirs);
+        drop(theirs);
         let Received::Message(answer, _) = client.receive().unwrap() else {
             panic!(
                 "no answer: {}",
@@ -98,7 +99,7 @@ impl Place {
         (answer, child.wait_with_output().unwrap())
     }
 
-    fn start(&self, socket: OwnedFd) -> Child {
+    fn start(&self, socket: &OwnedFd) -> Child {
         let mut command = self.criu(&["swrk", "3"]);
         let number = socket.as_raw_fd();
         #[allow(unsafe_code, reason = "only dup2 and fcntl run between fork and exec")]

@@ -1,7 +1,7 @@
 //! What an open file of the old container corresponds to on the node it is restored on.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::cgroup_map::CgroupMap;
 use crate::finding::Rule;
@@ -300,7 +300,9 @@ fn current_version(rest: &Path) -> PathBuf {
             .is_some_and(|time| time.starts_with(|c: char| c.is_ascii_digit()))
     });
     match version {
-        Some(_) => Path::new("..data").join(parts.as_path()),
+        Some(_) => std::iter::once(Component::Normal("..data".as_ref()))
+            .chain(parts)
+            .collect(),
         None => rest.to_path_buf(),
     }
 }
