@@ -18,7 +18,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (Some(dir), Some(name)) = (args.next().map(PathBuf::from), args.next()) else {
         return Err("Usage: rename_host DIR NAME".into());
     };
-    let name = name.into_string().map_err(|name| format!("{} is no host name", name.display()))?;
+    let name = name
+        .into_string()
+        .map_err(|name| format!("{} is no host name", name.display()))?;
     for entry in fs::read_dir(&dir)? {
         let entry = entry?;
         if Named::of(&entry.file_name().to_string_lossy()) != Named::Record(Kind::Utsns) {

@@ -14,6 +14,8 @@ pub struct Error {
     /// What was found and what was expected.
     pub what: String,
     source: Option<io::Error>,
+    /// The source is about what was written, not about the image.
+    output: bool,
 }
 
 impl Error {
@@ -23,6 +25,7 @@ impl Error {
             offset: Some(offset as u64),
             what: what.into(),
             source: None,
+            output: false,
         }
     }
 
@@ -32,6 +35,32 @@ impl Error {
             offset: None,
             what: what.into(),
             source: Some(source),
+            output: false,
+        }
+    }
+}
+
+impl Error {
+    /// What was made of the image cannot be written.
+    pub fn output(image: &Path, source: io::Error) -> Self {
+        Self {
+            output: true,
+            ..Self::io(image, "what it becomes cannot be written", source)
+        }
+    }
+
+    /// Why the output cannot be written, when the error is about that.
+    ///
+    /// # Errors
+    /// The error itself when it is about the image.
+    pub fn into_output(self) -> Result<io::Error, Self> {
+        match self {
+            Self {
+                output: true,
+                source: Some(source),
+                ..
+            } => Ok(source),
+            other => Err(other),
         }
     }
 }

@@ -324,6 +324,18 @@ impl Builder {
 }
 
 impl<'a> Record<'a> {
+    /// A record of bytes that are not in the image; errors name it.
+    pub fn new(image: &'a Image, index: usize, payload: &'a [u8]) -> Self {
+        Self {
+            image: &image.name,
+            kind: image.kind,
+            index,
+            offset: 0,
+            payload,
+            extra: &[],
+        }
+    }
+
     /// The payload's fields.
     ///
     /// # Errors

@@ -282,7 +282,7 @@ view! {
 
     /// The part of `core` that belongs to the process.
     pub struct TaskCoreEntry = "task_core_entry" {
-        /// 1 alive, 2 dead, 3 stopped.
+        /// 1 alive, 2 dead, 3 stopped, 6 zombie.
         1 => task_state: u32,
         /// Exit code of a dead one.
         2 => exit_code: u32,

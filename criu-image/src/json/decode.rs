@@ -47,7 +47,7 @@ pub fn decode<R: Read>(
     json.close(b'}');
     flush(&mut json, &mut out, reader)?;
     out.flush()
-        .map_err(|error| Error::io(reader.name(), "its JSON cannot be written", error))
+        .map_err(|error| Error::output(reader.name(), error))
 }
 
 /// One message as a JSON object; without what follows it in its record.
@@ -69,7 +69,7 @@ pub fn decode_record(
 fn flush<R: Read>(json: &mut Json, out: &mut impl Write, reader: &Reader<R>) -> Result<(), Error> {
     let written = out.write_all(&json.text);
     json.text.clear();
-    written.map_err(|error| Error::io(reader.name(), "its JSON cannot be written", error))
+    written.map_err(|error| Error::output(reader.name(), error))
 }
 
 fn entry<R: Read>(

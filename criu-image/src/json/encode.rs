@@ -88,13 +88,13 @@ pub fn encode(
         return parser.error("expected an object with magic and entries");
     };
     out.flush()
-        .map_err(|error| Error::io(parser.name(), "its image cannot be written", error))?;
+        .map_err(|error| Error::output(parser.name(), error))?;
     Ok(encoder.framer.kind)
 }
 
 fn write<R: Read>(parser: &Parser<R>, out: &mut impl Write, bytes: &[u8]) -> Result<(), Error> {
     out.write_all(bytes)
-        .map_err(|error| Error::io(parser.name(), "its image cannot be written", error))
+        .map_err(|error| Error::output(parser.name(), error))
 }
 
 struct Encoder {

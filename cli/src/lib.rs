@@ -1,0 +1,127 @@
+//! The command `restow`: its arguments, its exit codes, and where its work is done.
+//!
+//! * [`input`]: images from a file, a directory or a checkpoint archive.
+//! * [`image`]: what `restow image` shows of them.
+//! * [`output`]: tables for people, JSON for programs.
+
+pub mod image;
+pub mod input;
+pub mod output;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+/// Moves running containers to other pods and nodes, and looks into their checkpoints
+#[derive(Debug, Parser)]
+#[command(name = "restow", version, propagate_version = true, after_long_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  `image diff` found differences
+  2  the command line is wrong
+  3  the input cannot be read: it is missing, damaged or no checkpoint
+  4  the output cannot be written";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Look into CRIU images and checkpoint archives
+    Image(image::Args),
+    /// Print completions for a shell
+    ///
+    /// For bash: restow completions bash > /usr/share/bash-completion/completions/restow
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page of a command
+    ///
+    /// `restow man image diff | man -l -` shows one.
+    Man {
+        /// The command, for example `image diff`; without one, restow itself
+        command: Vec<String>,
+    },
+}
+
+/// Why a command failed, as far as the exit code tells.
+#[derive(Debug)]
+pub enum Failure {
+    /// The command line is wrong in a way that its parser cannot see.
+    Usage(anyhow::Error),
+    /// The input cannot be read.
+    Input(anyhow::Error),
+    /// The output cannot be written.
+    Output(io::Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Input(error)
+    }
+}
+
+impl From<criu_image::Error> for Failure {
+    fn from(error: criu_image::Error) -> Self {
+        Self::Input(error.into())
+    }
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let (error, code) = match run(Cli::parse().command) {
+        Ok(code) => return code,
+        // Who closed the pipe has seen enough.
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            return ExitCode::SUCCESS;
+        }
+        Err(Failure::Output(error)) => (
+            anyhow::Error::from(error).context("The output cannot be written"),
+            4,
+        ),
+        Err(Failure::Input(error)) => (error, 3),
+        Err(Failure::Usage(error)) => (error, 2),
+    };
+    eprintln!("Error: {}", output::visible(&format!("{error:#}")));
+    ExitCode::from(code)
+}
+
+fn run(command: Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Image(args) => image::run(&args),
+        Command::Completions { shell } => {
+            // Into memory first: the generator panics when the pipe is closed.
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "restow", &mut text);
+            io::Write::write_all(&mut io::stdout(), &text)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man { command } => man(&command),
+    }
+}
+
+fn man(path: &[String]) -> Result<ExitCode, Failure> {
+    let mut command = Cli::command();
+    command.build();
+    for name in path {
+        let found = command.find_subcommand(name).cloned();
+        command = found.ok_or_else(|| {
+            Failure::Usage(anyhow::anyhow!("restow has no command {}", path.join(" ")))
+        })?;
+    }
+    let mut text = Vec::new();
+    clap_mangen::Man::new(command).render(&mut text)?;
+    io::Write::write_all(&mut io::stdout(), &text)?;
+    Ok(ExitCode::SUCCESS)
+}
