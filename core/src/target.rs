@@ -47,6 +47,15 @@ pub struct SpecMount {
     pub cgroup: bool,
 }
 
+impl SpecMount {
+    /// Whether it is a bind mount. The type does not count then (OCI runtime specification, `config.md`, mounts).
+    pub fn bind(&self) -> bool {
+        self.options
+            .iter()
+            .any(|option| option == "bind" || option == "rbind")
+    }
+}
+
 /// A cgroup file system mounted on the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CgroupMount {

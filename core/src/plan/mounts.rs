@@ -8,7 +8,7 @@ use super::{AddedMount, MountPlan};
 use crate::finding::{Finding, Object, Rule};
 use crate::ids::{ContainerPath, MountId};
 use crate::source::{Mount, Source};
-use crate::target::{Target, TargetMount};
+use crate::target::{SpecMount, Target, TargetMount};
 
 /// More users than this of a missing mount are counted, not listed.
 const LISTED_USERS: usize = 5;
@@ -18,7 +18,7 @@ pub(super) fn lookups(source: &Source, target: &Target, resolver: &Resolver<'_>)
         .mounts
         .iter()
         .filter_map(|mount| resolver.joined(mount.id)?.external.clone()?);
-    let added = only_new(source, target).map(|mount| mount.source.clone());
+    let added = only_new(source, target).map(|(_, given)| given.source.clone());
     joined
         .chain(added)
         .map(|root| Lookup {
@@ -28,27 +28,27 @@ pub(super) fn lookups(source: &Source, target: &Target, resolver: &Resolver<'_>)
         .collect()
 }
 
-/// External mounts of the request at places where the old container had none. What the runtime makes out of cgroups is
-/// not among them: CRIU or the container's own namespace makes that.
-fn only_new<'a>(source: &'a Source, target: &'a Target) -> impl Iterator<Item = &'a TargetMount> {
+/// Bind mounts of the new container's spec at places where the old one had no mount, with the source that the runtime
+/// gives for them. Its request has more (devices, masked files), which are no mounts of the pod's.
+fn only_new<'a>(
+    source: &'a Source,
+    target: &'a Target,
+) -> impl Iterator<Item = (&'a SpecMount, &'a TargetMount)> {
     let known: BTreeSet<&ContainerPath> = source
         .mounts
         .iter()
         .map(|mount| &mount.mount_point)
         .collect();
-    let keys: BTreeSet<&str> = source
-        .mounts
-        .iter()
-        .filter_map(|mount| mount.ext_key.as_deref())
-        .collect();
-    target.mounts.iter().filter(move |mount| {
-        let place = ContainerPath::new(&mount.key);
-        // A key that is no path is a label of somebody who knows what it stands for.
-        mount.key.starts_with('/')
-            && !keys.contains(mount.key.as_str())
-            && !known.contains(&place)
-            && !target.runtime_made_cgroup(&place)
-    })
+    let binds = target.spec_mounts.iter().filter(|mount| mount.bind());
+    binds
+        .filter(move |mount| !known.contains(&mount.destination))
+        .filter_map(|mount| {
+            let given = target
+                .mounts
+                .iter()
+                .rfind(|given| ContainerPath::new(&given.key) == mount.destination);
+            Some((mount, given?))
+        })
 }
 
 pub(super) fn added(
@@ -57,8 +57,8 @@ pub(super) fn added(
     findings: &mut Vec<Finding>,
 ) -> Vec<AddedMount> {
     let mut added: Vec<AddedMount> = Vec::new();
-    for mount in only_new(source, target) {
-        let mount_point = ContainerPath::new(&mount.key);
+    for (spec, mount) in only_new(source, target) {
+        let mount_point = spec.destination.clone();
         let object = Object::Mount {
             mount_point: mount_point.clone(),
             mnt_id: None,
@@ -89,14 +89,10 @@ pub(super) fn added(
             mount.source
         );
         findings.push(Finding::note(Rule::MountAdded, object, text));
-        let spec = target
-            .spec_mounts
-            .iter()
-            .rfind(|spec| spec.destination == mount_point);
         added.push(AddedMount {
             mount_point,
             source: mount.source.clone(),
-            options: spec.map(|spec| spec.options.clone()).unwrap_or_default(),
+            options: spec.options.clone(),
             expect: fact.flatten().map(|fact| fact.id),
         });
     }

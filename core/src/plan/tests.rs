@@ -380,7 +380,7 @@ fn a_mount_on_a_dropped_mount_goes_with_it() {
     );
 }
 
-/// Gives the new pod further mounts.
+/// Gives the new pod further bind mounts, and the runtime's request a device besides.
 fn with_mounts(mut target: Target, keys: &[&str]) -> Target {
     for key in keys {
         let source = HostPath::new(format!("/pods/2222/new{key}"));
@@ -388,21 +388,25 @@ fn with_mounts(mut target: Target, keys: &[&str]) -> Target {
             key: (*key).into(),
             source,
         });
+        let options = vec!["rbind".to_owned(), "ro".to_owned()];
+        let destination = ContainerPath::new(key);
+        target.spec_mounts.push(SpecMount {
+            destination,
+            options,
+            cgroup: false,
+        });
     }
+    target.mounts.push(TargetMount {
+        key: "/dev/null".into(),
+        source: HostPath::new("/dev/null"),
+    });
     target
 }
 
 #[test]
 fn a_mount_only_the_new_pod_has_is_attached_with_its_options_outer_ones_first() {
     let source = source(true);
-    let mut more = with_mounts(target(), &["/extra/inner", "/extra", "label"]);
-    let destination = ContainerPath::new("/extra");
-    let options = vec!["rbind".to_owned(), "ro".to_owned()];
-    more.spec_mounts = vec![SpecMount {
-        destination,
-        options,
-        cgroup: false,
-    }];
+    let more = with_mounts(target(), &["/extra/inner", "/extra"]);
     let plan = plan(
         &source,
         &looked_up(&source, more, 0, &[]),
