@@ -44,6 +44,8 @@ pub enum Rule {
     RuntimeManaged,
     /// A file on a volume.
     Volume,
+    /// An inotify watch on something that is not a pod's own.
+    Watch,
     /// The host name.
     Hostname,
     /// The checkpoint itself (its age, completeness, origin).
@@ -66,6 +68,7 @@ impl fmt::Display for Rule {
             Self::CgroupFileGone => "cgroup-file-gone",
             Self::RuntimeManaged => "runtime-managed",
             Self::Volume => "volume",
+            Self::Watch => "watch",
             Self::Hostname => "hostname",
             Self::Checkpoint => "checkpoint",
             Self::Verify => "verify",
@@ -99,6 +102,16 @@ pub enum Object {
         /// Who holds it; may be empty for a mapped file, a working directory or an executable.
         holders: Vec<Holder>,
     },
+    /// An inotify watch.
+    Watch {
+        /// Its watch descriptor.
+        wd: u32,
+        /// Where the watched object is in the container, when that is known.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        path: Option<ContainerPath>,
+        /// Who holds the inotify instance.
+        holders: Vec<Holder>,
+    },
     /// A mount.
     Mount {
         /// Its mount point in the container.
@@ -126,21 +139,36 @@ pub enum Object {
 /// More holders than this are counted, not listed.
 const LISTED_HOLDERS: usize = 4;
 
+fn list_holders(f: &mut fmt::Formatter<'_>, holders: &[Holder]) -> fmt::Result {
+    for (index, holder) in holders.iter().take(LISTED_HOLDERS).enumerate() {
+        if index > 0 {
+            f.write_str(", ")?;
+        }
+        write!(f, "{holder}")?;
+    }
+    if holders.len() > LISTED_HOLDERS {
+        write!(f, " and {} more", holders.len() - LISTED_HOLDERS)?;
+    }
+    Ok(())
+}
+
 impl fmt::Display for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File { path, holders } if holders.is_empty() => write!(f, "file {path}"),
             Self::File { path, holders } => {
-                for (index, holder) in holders.iter().take(LISTED_HOLDERS).enumerate() {
-                    if index > 0 {
-                        f.write_str(", ")?;
-                    }
-                    holder.fmt(f)?;
-                }
-                if holders.len() > LISTED_HOLDERS {
-                    write!(f, " and {} more", holders.len() - LISTED_HOLDERS)?;
-                }
+                list_holders(f, holders)?;
                 write!(f, " on {path}")
+            }
+            Self::Watch { wd, path, holders } => {
+                write!(f, "watch {wd}")?;
+                if let Some(path) = path {
+                    write!(f, " on {path}")?;
+                }
+                if !holders.is_empty() {
+                    f.write_str(" of ")?;
+                }
+                list_holders(f, holders)
             }
             Self::Mount {
                 mount_point,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{CgroupPath, ContainerPath, HostPath};
-use crate::source::Hierarchy;
+use crate::source::{Hierarchy, WatchedObject};
 
 /// Identity of a file: device and inode number, as `stat(2)` gives them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -82,6 +82,9 @@ pub struct Target {
     pub hostname: Option<String>,
     /// What is at the paths that [`crate::plan::lookups`] asked for; `None` for a path where nothing is.
     pub files: BTreeMap<HostPath, Option<FileFact>>,
+    /// What a watch on each of the paths that [`crate::plan::watch_lookups`] asked for would watch; `None` where nothing
+    /// is.
+    pub watched: BTreeMap<HostPath, Option<WatchedObject>>,
 }
 
 impl Target {

@@ -8,8 +8,8 @@ use std::io;
 
 use crate::finding::{Finding, Holder, Object, Rule};
 use crate::ids::{CgroupPath, ContainerPath, HostPath, HostPid, MountId, NsPid};
-use crate::plan::{FilePlan, Plan};
-use crate::source::Hierarchy;
+use crate::plan::{FilePlan, Plan, WatchPlan};
+use crate::source::{Hierarchy, WatchedObject};
 use crate::target::ObjectId;
 
 /// What [`verify`] asks about a restored tree; [`crate::host::RestoredTree`] answers from `/proc`.
@@ -21,6 +21,11 @@ pub trait Restored {
     /// # Errors
     /// When there is no such descriptor or process.
     fn descriptor(&self, pid: HostPid, fd: u32) -> io::Result<ObjectId>;
+    /// What the watches of an inotify descriptor watch, by watch descriptor.
+    ///
+    /// # Errors
+    /// When there is no such descriptor or process.
+    fn watches(&self, pid: HostPid, fd: u32) -> io::Result<BTreeMap<u32, WatchedObject>>;
     /// A process's cgroups, as the node sees them.
     ///
     /// # Errors
@@ -67,6 +72,9 @@ pub fn verify(plan: &Plan, tree: &impl Restored) -> Verdict {
     let mut verdict = Verdict::default();
     for file in &plan.files {
         descriptors(file, tree, &mut verdict);
+    }
+    for watch in &plan.watches {
+        watched(watch, tree, &mut verdict);
     }
     for mount in &plan.mounts {
         let (at, id) = (&mount.mount_point, Some(mount.mnt_id));
@@ -117,6 +125,37 @@ fn descriptors(file: &FilePlan, tree: &impl Restored, verdict: &mut Verdict) {
             || Object::File {
                 path: file.new.clone(),
                 holders: vec![holder],
+            },
+            wrong,
+        );
+    }
+}
+
+fn watched(watch: &WatchPlan, tree: &impl Restored, verdict: &mut Verdict) {
+    let Some(expected) = watch.expect else { return };
+    for holder in &watch.holders {
+        let found = match tree.tasks().get(&holder.pid) {
+            None => Err(io::Error::other(format!(
+                "process {} is not there",
+                holder.pid
+            ))),
+            Some(pid) => tree.watches(*pid, holder.fd),
+        };
+        let wrong = match found.map(|watches| watches.get(&watch.wd).copied()) {
+            Ok(Some(found)) if found == expected => None,
+            Ok(Some(found)) => Some(format!(
+                "it watches inode {} and should watch inode {} ({})",
+                found.ino, expected.ino, watch.new
+            )),
+            Ok(None) => Some("the watch is not there".to_owned()),
+            Err(error) => Some(format!("it cannot be looked at: {error}")),
+        };
+        let (path, holders) = (Some(watch.new.clone()), vec![*holder]);
+        verdict.check(
+            || Object::Watch {
+                wd: watch.wd,
+                path,
+                holders,
             },
             wrong,
         );

@@ -67,6 +67,11 @@ impl Restore {
                 .map_err(|error| format!("Cannot look at {}: {error}", lookup.path()))?;
             target.files.insert(lookup.path(), fact);
         }
+        for lookup in plan::watch_lookups(&source, &target) {
+            let found = host::watched_object(&lookup)
+                .map_err(|error| format!("Cannot watch {}: {error}", lookup.path()))?;
+            target.watched.insert(lookup.path(), found);
+        }
         let plan = plan::plan(&source, &target, policy);
         for finding in &plan.findings {
             operation.journal.line(finding);

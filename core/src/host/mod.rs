@@ -8,17 +8,18 @@ mod restored;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sched::{CloneFlags, setns};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::stat::{Mode, fstat};
 
 use crate::ids::{CgroupPath, ContainerPath, HostPath, HostPid};
 use crate::plan::Lookup;
-use crate::source::Hierarchy;
 use crate::source::manifest::ManifestMount;
+use crate::source::{Hierarchy, WatchedObject};
 use crate::target::{CgroupMount, FileFact, ObjectId};
 
 pub use parse::MountInfo;
@@ -76,20 +77,38 @@ pub fn cgroup_mounts(
 /// # Errors
 /// When the kernel does not let us look for another reason than absence.
 pub fn look_up(lookup: &Lookup) -> io::Result<Option<FileFact>> {
-    let found = open_in(lookup.root.as_path(), &lookup.rest);
-    match found {
+    match open_in(lookup.root.as_path(), &lookup.rest) {
         Ok(fd) => file_fact(&fd).map(Some),
-        // ELOOP: links that lead nowhere.
-        Err(error)
-            if matches!(
-                error.raw_os_error(),
-                Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)
-            ) =>
-        {
-            Ok(None)
-        }
+        Err(error) if is_absent(&error) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// ELOOP: links that lead nowhere.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)
+    )
+}
+
+/// What a watch on a path would watch; `None` when nothing is there. The kernel is asked with a watch of our own: on an
+/// overlay `stat(2)` may give other numbers than inotify.
+///
+/// # Errors
+/// When the kernel does not let us look for another reason than absence.
+pub fn watched_object(lookup: &Lookup) -> io::Result<Option<WatchedObject>> {
+    let fd = match open_in(lookup.root.as_path(), &lookup.rest) {
+        Ok(fd) => fd,
+        Err(error) if is_absent(&error) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let inotify = Inotify::init(InitFlags::IN_CLOEXEC)?;
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    inotify.add_watch(path.as_str(), AddWatchFlags::IN_DELETE_SELF)?;
+    let info =
+        std::fs::read_to_string(format!("/proc/self/fdinfo/{}", inotify.as_fd().as_raw_fd()))?;
+    Ok(parse::watches(&info).into_values().next())
 }
 
 /// Opens `rest` below `root` for `fstat` only, never leaving `root` through a link.

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use crate::ids::{CgroupPath, HostPid, MountId, NsPid};
-use crate::source::Hierarchy;
+use crate::source::{Hierarchy, WatchedObject};
 
 /// One line of `/proc/<pid>/mountinfo` (`proc_pid_mountinfo(5)`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,6 +107,23 @@ pub fn innermost_pid(status: &str) -> Option<NsPid> {
     line.split_whitespace().last()?.parse().ok().map(NsPid)
 }
 
+/// The watches in an inotify descriptor's `/proc/<pid>/fdinfo/<fd>` (`proc_pid_fdinfo(5)`), by watch descriptor.
+pub fn watches(fdinfo: &str) -> BTreeMap<u32, WatchedObject> {
+    let lines = fdinfo
+        .lines()
+        .filter_map(|line| line.strip_prefix("inotify "));
+    lines
+        .filter_map(|line| {
+            let field = |name: &str| line.split(' ').find_map(|word| word.strip_prefix(name));
+            // All numbers are hexadecimal (fs/notify/fdinfo.c, inotify_fdinfo).
+            let wd = u32::from_str_radix(field("wd:")?, 16).ok()?;
+            let ino = u64::from_str_radix(field("ino:")?, 16).ok()?;
+            let sdev = u32::from_str_radix(field("sdev:")?, 16).ok()?;
+            Some((wd, WatchedObject { sdev, ino }))
+        })
+        .collect()
+}
+
 /// The processes in `/proc/<pid>/task/<tid>/children`.
 pub fn children(text: &str) -> impl Iterator<Item = HostPid> + '_ {
     text.split_whitespace()
@@ -150,6 +167,29 @@ mod tests {
             CgroupPath::new("/b:c")
         );
         assert_eq!(found[&Hierarchy::v2()], CgroupPath::new("/d"));
+    }
+
+    #[test]
+    fn watches_of_an_inotify_instance() {
+        let text = "pos:\t0\nflags:\t02004000\nmnt_id:\t15\nino:\t1057\n\
+                    inotify wd:b ino:10987 sdev:26 mask:18e ignored_mask:0 fhandle-bytes:8 fhandle-type:fe f_handle:x\n\
+                    inotify wd:1 ino:c sdev:800001 mask:18e ignored_mask:0\n";
+        let found = watches(text);
+        assert_eq!(
+            found[&11],
+            WatchedObject {
+                sdev: 0x26,
+                ino: 0x10987
+            }
+        );
+        assert_eq!(
+            found[&1],
+            WatchedObject {
+                sdev: 0x80_0001,
+                ino: 12
+            }
+        );
+        assert_eq!(found.len(), 2);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use nix::sys::stat::stat;
 
 use super::{cgroups, file_fact, hostname_in, open_in, parse};
 use crate::ids::{CgroupPath, ContainerPath, HostPid, NsPid};
-use crate::source::Hierarchy;
+use crate::source::{Hierarchy, WatchedObject};
 use crate::target::ObjectId;
 use crate::verify::Restored;
 
@@ -59,6 +59,12 @@ impl Restored for RestoredTree {
             dev: stat.st_dev,
             ino: stat.st_ino,
         })
+    }
+
+    fn watches(&self, pid: HostPid, fd: u32) -> io::Result<BTreeMap<u32, WatchedObject>> {
+        Ok(parse::watches(&std::fs::read_to_string(format!(
+            "/proc/{pid}/fdinfo/{fd}"
+        ))?))
     }
 
     fn cgroups(&self, pid: HostPid) -> io::Result<BTreeMap<Hierarchy, CgroupPath>> {

@@ -18,6 +18,7 @@ mod files;
 mod mounts;
 mod placement;
 mod resolve;
+mod watches;
 
 use std::collections::BTreeSet;
 
@@ -29,7 +30,7 @@ pub use resolve::Lookup;
 use crate::finding::{Finding, Holder, Object, Rule, Severity};
 use crate::ids::{ContainerPath, FileId, HostPath, MountId};
 use crate::policy::{self, Policy};
-use crate::source::Source;
+use crate::source::{Source, WatchedObject};
 use crate::target::{ObjectId, Target};
 use resolve::Resolver;
 
@@ -70,6 +71,29 @@ pub struct FileEdit {
     pub detach: bool,
     /// Another offset, in bytes.
     pub pos: Option<u64>,
+}
+
+/// What an inotify watch watches after the restore.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchPlan {
+    /// The inotify instance, by its id among those.
+    pub instance: FileId,
+    /// Its watch descriptor.
+    pub wd: u32,
+    /// Its path in the image, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub old: Option<ContainerPath>,
+    /// The path it gets.
+    pub new: ContainerPath,
+    /// The mount the path is on, in the checkpoint's numbers.
+    pub mnt_id: MountId,
+    /// Why.
+    pub rule: Rule,
+    /// The object it must watch after the restore.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expect: Option<WatchedObject>,
+    /// Who holds the instance.
+    pub holders: Vec<Holder>,
 }
 
 /// A mount that is found again at the same mount point.
@@ -125,6 +149,8 @@ pub struct HostnamePlan {
 pub struct Plan {
     /// Open files that change or are checked afterwards.
     pub files: Vec<FilePlan>,
+    /// Inotify watches.
+    pub watches: Vec<WatchPlan>,
     /// Mounts whose source the runtime gives.
     pub mounts: Vec<MountPlan>,
     /// Mounts that only the new pod has, in the order in which they are attached.
@@ -170,6 +196,13 @@ pub fn lookups(source: &Source, target: &Target) -> BTreeSet<Lookup> {
     wanted
 }
 
+/// The paths on the node on which [`plan`] wants to know what a watch would watch ([`crate::host::watched_object`]).
+pub fn watch_lookups(source: &Source, target: &Target) -> BTreeSet<Lookup> {
+    watches::lookups(source, &Resolver::new(source, target))
+        .into_iter()
+        .collect()
+}
+
 /// Plans the restore.
 pub fn plan(source: &Source, target: &Target, policy: &Policy) -> Plan {
     let resolver = Resolver::new(source, target);
@@ -182,6 +215,7 @@ pub fn plan(source: &Source, target: &Target, policy: &Policy) -> Plan {
         ));
     }
     let files = files::plan(source, target, policy, &resolver, &mut findings);
+    let watches = watches::plan(source, target, policy, &resolver, &mut findings);
     let (mounts, dropped_mounts) = mounts::plan(source, target, &resolver, &mut findings);
     let added_mounts = mounts::added(source, target, &mut findings);
     let hostname = hostname(source, target, policy, &mut findings);
@@ -190,6 +224,7 @@ pub fn plan(source: &Source, target: &Target, policy: &Policy) -> Plan {
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     Plan {
         files,
+        watches,
         mounts,
         added_mounts,
         dropped_mounts,

@@ -133,10 +133,15 @@ impl<'a> Resolver<'a> {
     }
 
     pub(super) fn resolve(&self, file: &OpenFile) -> Resolved {
-        let Some(joined) = self.mount_of(file) else {
+        self.resolve_path(file.mount, &file.path)
+    }
+
+    /// What a path on a mount corresponds to.
+    pub(super) fn resolve_path(&self, mount: Option<MountId>, path: &ContainerPath) -> Resolved {
+        let Some(joined) = mount.and_then(|id| self.mount_of(id, path)) else {
             return Resolved::Same;
         };
-        let Some(rest) = file.path.strip(&joined.mount.mount_point) else {
+        let Some(rest) = path.strip(&joined.mount.mount_point) else {
             return Resolved::Same;
         };
         if let Some(view) = &joined.cgroup {
@@ -145,33 +150,32 @@ impl<'a> Resolver<'a> {
         match &joined.external {
             None => Resolved::Same,
             Some(None) => Resolved::MountGone,
-            Some(Some(source)) => {
-                if is_managed(&joined.mount.mount_point, source) {
-                    let rest = current_version(rest);
-                    let path = joined.mount.mount_point.join(&rest);
-                    let lookup = Lookup::new(source, &rest);
-                    Resolved::Managed { path, lookup }
-                } else {
-                    Resolved::Volume {
-                        lookup: Lookup::new(source, rest),
-                    }
+            Some(Some(source)) if is_managed(&joined.mount.mount_point, source) => {
+                let rest = current_version(rest);
+                let path = joined.mount.mount_point.join(&rest);
+                Resolved::Managed {
+                    path,
+                    lookup: Lookup::new(source, &rest),
                 }
             }
+            Some(Some(source)) => Resolved::Volume {
+                lookup: Lookup::new(source, rest),
+            },
         }
     }
 
-    /// The mount a file is on. Where the image names an overlay, the deepest mount above its path counts: when device
+    /// The mount a path is on. Where the image names an overlay, the deepest mount above the path counts: when device
     /// numbers do not match (a bind mount from an overlay, btrfs), CRIU writes the id of any overlay on which the path
     /// leads to the file, usually the root's (`criu/files.c`, `fixup_overlayfs`). At restore it opens by path alone.
-    fn mount_of(&self, file: &OpenFile) -> Option<&Joined<'a>> {
-        let joined = self.mounts.get(&file.mount?)?;
+    fn mount_of(&self, id: MountId, path: &ContainerPath) -> Option<&Joined<'a>> {
+        let joined = self.mounts.get(&id)?;
         if joined.mount.fs != FsType::Overlay {
             return Some(joined);
         }
         let above = self
             .mounts
             .values()
-            .filter(|joined| file.path.strip(&joined.mount.mount_point).is_some());
+            .filter(|joined| path.strip(&joined.mount.mount_point).is_some());
         above.max_by_key(|joined| joined.mount.mount_point.depth())
     }
 

@@ -10,8 +10,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use criu_image::views::{
-    CgroupEntry, CoreEntry, FdinfoEntry, FileEntry, FsEntry, InventoryEntry, MmEntry, MntEntry,
-    PstreeEntry, RemapFilePathEntry, TaskKobjIdsEntry, UtsnsEntry, View,
+    CgroupEntry, CoreEntry, FdinfoEntry, FileEntry, FsEntry, InotifyFileEntry, InventoryEntry,
+    MmEntry, MntEntry, PstreeEntry, RemapFilePathEntry, TaskKobjIdsEntry, UtsnsEntry, View,
 };
 use criu_image::{Image, Kind};
 use nix::errno::Errno;
@@ -20,7 +20,8 @@ use nix::sys::stat::Mode;
 
 use super::manifest::{self, Manifest};
 use super::{
-    CgroupMember, CgroupSet, FsType, Hierarchy, Mount, OpenFile, Source, Task, UtsNamespace,
+    CgroupMember, CgroupSet, FsType, Hierarchy, Mount, OpenFile, Source, Task, UtsNamespace, Watch,
+    WatchedObject,
 };
 use crate::finding::Holder;
 use crate::ids::{CgroupPath, ContainerPath, FileId, FilesId, MountId, NsPid};
@@ -35,6 +36,9 @@ const FSTYPE_CGROUP2: u32 = 23;
 
 /// `enum fd_types` of `fdinfo.proto`: regular files, directories and links.
 const FD_REG: u32 = 1;
+
+/// The same: inotify instances.
+const FD_INOTIFY: u32 = 8;
 
 /// States of a process that has ended (`COMPEL_TASK_DEAD`, `COMPEL_TASK_ZOMBIE` of `compel/include/uapi/task-state.h`).
 const ENDED: [u32; 2] = [2, 6];
@@ -263,9 +267,11 @@ fn read_tasks(dir: &ImageDir, source: &mut Source) -> Result<Option<TaskKobjIdsE
             .extend(mapped.filter_map(|vma| u32::try_from(vma.shmid).ok().map(FileId)));
         init = init.or(Some(ids));
     }
-    for holders in source.holders.values_mut() {
-        holders.sort_unstable();
-    }
+    let all = source
+        .holders
+        .values_mut()
+        .chain(source.watchers.values_mut());
+    all.for_each(|holders| holders.sort_unstable());
     Ok(init)
 }
 
@@ -277,14 +283,13 @@ fn read_descriptors(
     source: &mut Source,
 ) -> Result<(), Error> {
     for entry in dir.all::<FdinfoEntry>(&format!("fdinfo-{table}.img"), Kind::Fdinfo)? {
-        if entry.type_ == FD_REG {
-            let holder = Holder { pid, fd: entry.fd };
-            source
-                .holders
-                .entry(FileId(entry.id))
-                .or_default()
-                .push(holder);
-        }
+        let holder = Holder { pid, fd: entry.fd };
+        let holders = match entry.type_ {
+            FD_REG => &mut source.holders,
+            FD_INOTIFY => &mut source.watchers,
+            _ => continue,
+        };
+        holders.entry(FileId(entry.id)).or_default().push(holder);
     }
     Ok(())
 }
@@ -293,6 +298,9 @@ fn read_files(dir: &ImageDir, source: &mut Source) -> Result<(), Error> {
     let image = dir.required("files.img", Kind::Files)?;
     for record in image.records() {
         let entry = record?.view::<FileEntry>()?;
+        source
+            .watches
+            .extend(entry.ify.into_iter().flat_map(watches));
         let Some(reg) = entry.reg else { continue };
         let id = FileId(reg.id);
         let file = OpenFile {
@@ -316,6 +324,20 @@ fn read_files(dir: &ImageDir, source: &mut Source) -> Result<(), Error> {
         .map(|remap| FileId(remap.orig_id))
         .collect();
     Ok(())
+}
+
+fn watches(instance: InotifyFileEntry) -> impl Iterator<Item = Watch> {
+    let id = FileId(instance.id);
+    instance.wd.into_iter().map(move |entry| Watch {
+        instance: id,
+        wd: entry.wd,
+        path: entry.f_handle.path.map(ContainerPath::new),
+        mount: entry.f_handle.mnt_id.map(MountId),
+        object: WatchedObject {
+            sdev: entry.s_dev,
+            ino: entry.i_ino,
+        },
+    })
 }
 
 fn mount(entry: MntEntry) -> Mount {

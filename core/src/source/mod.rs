@@ -114,6 +114,33 @@ impl OpenFile {
     }
 }
 
+/// An inotify watch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Watch {
+    /// The inotify instance, by its id among the inotify instances.
+    pub instance: FileId,
+    /// Its watch descriptor.
+    pub wd: u32,
+    /// The path that CRIU opens at restore; `None` when it has only a file handle.
+    pub path: Option<ContainerPath>,
+    /// The mount the path is on.
+    pub mount: Option<MountId>,
+    /// The watched object at dump, as the kernel's inotify shows it.
+    pub object: WatchedObject,
+}
+
+/// What a watch watches: super block and inode number as `/proc/<pid>/fdinfo` shows them, which on an overlay may differ
+/// from what `stat(2)` says.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+pub struct WatchedObject {
+    /// Device of the super block, as the kernel numbers devices internally (12 bits major, 20 bits minor).
+    pub sdev: u32,
+    /// Inode number.
+    pub ino: u64,
+}
+
 /// A process of the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Task {
@@ -157,6 +184,10 @@ pub struct Source {
     pub files: BTreeMap<FileId, OpenFile>,
     /// Who holds an open file, by id; sorted.
     pub holders: BTreeMap<FileId, Vec<Holder>>,
+    /// Watches, in the order of the image.
+    pub watches: Vec<Watch>,
+    /// Who holds an inotify instance, by id; sorted.
+    pub watchers: BTreeMap<FileId, Vec<Holder>>,
     /// Files in use without a descriptor: executables, mappings, working and root directories.
     pub in_use: BTreeSet<FileId>,
     /// Files that CRIU finds elsewhere than by their path (unlinked ones); their path is left alone.

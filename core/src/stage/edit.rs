@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-use criu_image::views::{FileEntry, MntEntry, UtsnsEntry};
+use criu_image::views::{FileEntry, InotifyFileEntry, MntEntry, RegFileEntry, UtsnsEntry};
 use criu_image::{Change, Kind};
 
 use super::Error;
 use crate::ids::{FileId, MountId};
-use crate::plan::{FileEdit, FilePlan, Plan};
+use crate::plan::{FileEdit, FilePlan, Plan, WatchPlan};
 use crate::source::images::{self, ImageDir};
 
 /// Every image that the plan changes, by name.
@@ -28,13 +28,20 @@ type Edited = BTreeMap<OsString, Vec<u8>>;
 fn files(images: &ImageDir, plan: &Plan, edited: &mut Edited) -> Result<(), Error> {
     const NAME: &str = "files.img";
     let changed = |file: &&FilePlan| file.new != file.old || file.edit != FileEdit::default();
-    let plans: BTreeMap<FileId, &FilePlan> = plan
+    let plans = plan
         .files
         .iter()
         .filter(changed)
-        .map(|file| (file.id, file))
+        .map(|file| (file.id, file));
+    let plans: BTreeMap<FileId, &FilePlan> = plans.collect();
+    let moved = plan
+        .watches
+        .iter()
+        .filter(|watch| watch.old.as_ref() != Some(&watch.new));
+    let watches: BTreeMap<(FileId, u32), &WatchPlan> = moved
+        .map(|watch| ((watch.instance, watch.wd), watch))
         .collect();
-    if plans.is_empty() {
+    if plans.is_empty() && watches.is_empty() {
         return Ok(());
     }
     let Some(image) = images.image(NAME, Kind::Files)? else {
@@ -43,31 +50,57 @@ fn files(images: &ImageDir, plan: &Plan, edited: &mut Edited) -> Result<(), Erro
     let bytes = image
         .rewrite::<criu_image::Error>(|record| {
             let mut entry: FileEntry = record.view()?;
-            let Some(reg) = entry.reg.as_mut() else {
-                return Ok(Change::Keep);
+            let changed = if let Some(reg) = &mut entry.reg {
+                plans
+                    .get(&FileId(reg.id))
+                    .map(|file| edit_file(reg, file))
+                    .is_some()
+            } else if let Some(instance) = &mut entry.ify {
+                edit_watches(instance, &watches)
+            } else {
+                false
             };
-            let Some(file) = plans.get(&FileId(reg.id)) else {
-                return Ok(Change::Keep);
-            };
-            reg.name = file.new.as_path().into();
-            if file.edit.drop_size {
-                reg.size = None;
+            if changed {
+                record.with(&entry)
+            } else {
+                Ok(Change::Keep)
             }
-            if file.edit.drop_mode {
-                reg.mode = None;
-            }
-            if let Some(pos) = file.edit.pos {
-                reg.pos = pos;
-            }
-            if file.edit.detach {
-                reg.mnt_id = None;
-                reg.build_id.clear();
-            }
-            record.with(&entry)
         })
         .map_err(images::Error::from)?;
     edited.insert(NAME.into(), bytes);
     Ok(())
+}
+
+fn edit_file(reg: &mut RegFileEntry, file: &FilePlan) {
+    reg.name = file.new.as_path().into();
+    if file.edit.drop_size {
+        reg.size = None;
+    }
+    if file.edit.drop_mode {
+        reg.mode = None;
+    }
+    if let Some(pos) = file.edit.pos {
+        reg.pos = pos;
+    }
+    if file.edit.detach {
+        reg.mnt_id = None;
+        reg.build_id.clear();
+    }
+}
+
+fn edit_watches(
+    instance: &mut InotifyFileEntry,
+    watches: &BTreeMap<(FileId, u32), &WatchPlan>,
+) -> bool {
+    let mut changed = false;
+    for entry in &mut instance.wd {
+        if let Some(watch) = watches.get(&(FileId(instance.id), entry.wd)) {
+            entry.f_handle.path = Some(watch.new.as_path().into());
+            entry.f_handle.mnt_id = Some(watch.mnt_id.0);
+            changed = true;
+        }
+    }
+    changed
 }
 
 fn mounts(images: &ImageDir, plan: &Plan, edited: &mut Edited) -> Result<(), Error> {
