@@ -1,7 +1,7 @@
-//! A container as containerd's shim would run it: a bundle, stdio to a log, the runtime in the foreground so that its end and its
-//! exit code are seen.
+//! A container as containerd runs it: a bundle, stdio through pipes to a log, and below a shim that sees it end.
 
 use std::fs::{self, File};
+use std::io::{self, PipeWriter};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
@@ -55,8 +55,8 @@ pub struct Container<'e> {
     cgroup: String,
     /// Its log, as a path of the node.
     log: String,
-    /// The runtime in the foreground.
-    process: Option<Child>,
+    /// The shim, while it runs.
+    shim: Option<Child>,
     /// How many processes the probe in it has.
     processes: usize,
 }
@@ -76,7 +76,7 @@ impl<'e> Container<'e> {
             id: id.to_owned(),
             cgroup: cgroup.to_owned(),
             log: log.to_owned(),
-            process: None,
+            shim: None,
             processes,
         };
         let rootfs = container.rootfs();
@@ -152,7 +152,7 @@ impl<'e> Container<'e> {
 
     /// Starts it and waits until the probe holds its files.
     pub fn start(&mut self) -> Result<()> {
-        self.foreground(&["run"])?;
+        self.launch(&["run"])?;
         let deadline = Instant::now() + PATIENCE;
         while self.processes > 0 && !self.log()?.contains("holding") {
             if self.has_ended()? || Instant::now() > deadline {
@@ -165,7 +165,7 @@ impl<'e> Container<'e> {
 
     /// Restores it from `checkpoint` instead of starting it.
     pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<()> {
-        self.foreground(&[
+        self.launch(&[
             "restore",
             "--image-path",
             &checkpoint.images,
@@ -261,46 +261,49 @@ impl<'e> Container<'e> {
 
     /// Kills it when it runs, and removes everything the runtime and the shim have of it.
     pub fn remove(&mut self) -> Result<()> {
-        self.call(&["delete", "--force", &self.id])?;
-        if self.process.is_some() {
+        self.forget()?;
+        if self.shim.is_some() {
             self.wait()?;
         }
         let bundle = self.engine.node().path(self.bundle());
         fs::remove_dir_all(&bundle).with_context(|| format!("Remove {}", bundle.display()))
     }
 
-    /// Whether the runtime in the foreground has ended.
+    /// Has the runtime kill it when it runs, and remove its state.
+    pub fn forget(&self) -> Result<()> {
+        // A failed restore leaves none, and crun takes that for an error.
+        let state = format!("{}/{}", self.engine.runtime_root(), self.id);
+        if self.engine.node().path(state).exists() {
+            self.call(&["delete", "--force", &self.id])?;
+        }
+        Ok(())
+    }
+
+    /// Whether its shim, and so the container, has ended.
     pub fn has_ended(&mut self) -> Result<bool> {
-        let Some(process) = &mut self.process else {
+        let Some(process) = &mut self.shim else {
             return Ok(true);
         };
-        Ok(process
-            .try_wait()
-            .context("Look after the runtime")?
-            .is_some())
+        Ok(process.try_wait().context("Look after the shim")?.is_some())
     }
 
     /// Its process 1, as a process of the node.
     pub fn init(&self) -> Result<i32> {
-        let path = self.pid_file();
+        let path = self.engine.node().path(self.bundle()).join("init.pid");
         let text = fs::read_to_string(&path).with_context(|| format!("Read {}", path.display()))?;
         text.trim()
             .parse()
             .with_context(|| format!("{} holds no process number: {text:?}", path.display()))
     }
 
-    fn pid_file(&self) -> PathBuf {
-        self.engine.node().path(self.bundle()).join("init.pid")
-    }
-
     fn wait(&mut self) -> Result<ExitStatus> {
         let mut process = self
-            .process
+            .shim
             .take()
             .with_context(|| format!("Container {} does not run", self.id))?;
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if let Some(status) = process.try_wait().context("Wait for the runtime")? {
+            if let Some(status) = process.try_wait().context("Wait for the shim")? {
                 return Ok(status);
             }
             if Instant::now() > deadline {
@@ -310,37 +313,37 @@ impl<'e> Container<'e> {
         }
     }
 
-    /// Runs the runtime in the foreground, until the container runs.
-    fn foreground(&mut self, arguments: &[&str]) -> Result<()> {
+    /// Has a shim run the runtime, and waits until the container runs.
+    fn launch(&mut self, arguments: &[&str]) -> Result<()> {
         let bundle = self.bundle();
-        let log_path = self.engine.node().path(&self.log);
-        let log = File::options().create(true).append(true).open(&log_path);
-        let log = log.with_context(|| format!("Open the log {}", log_path.display()))?;
-        let again = log.try_clone().context("Duplicate the log's descriptor")?;
+        let pid_file = format!("{bundle}/init.pid");
+        let started = self.engine.node().path(format!("{pid_file}.started"));
         // One of an earlier run would look like a start.
-        let _ = fs::remove_file(self.pid_file());
-        let mut command = self.engine.runtime();
+        let _ = fs::remove_file(&started);
+        let mut command = self.engine.shim_command(&pid_file);
         let runtime_log = format!("{bundle}/log.json");
         command
             .args(["--log", &runtime_log, "--log-format", "json"])
             .args(arguments);
         command.args([
+            "--detach",
             "--bundle",
             &bundle,
             "--pid-file",
-            &format!("{bundle}/init.pid"),
+            &pid_file,
             &self.id,
         ]);
-        let process = command
-            .stdout(log)
-            .stderr(again)
-            .spawn()
-            .context("Start the runtime")?;
-        self.process = Some(process);
+        // Pipes, as from a real shim: CRIU takes no file of another mount namespace for an input or output.
+        let (input, _) = io::pipe().context("Make a pipe")?;
+        command
+            .stdin(input)
+            .stdout(self.log_pipe()?)
+            .stderr(self.log_pipe()?);
+        self.shim = Some(command.spawn().context("Start a shim")?);
         let deadline = Instant::now() + PATIENCE;
-        while !self.pid_file().exists() {
+        while !started.exists() {
             if self.has_ended()? {
-                self.process = None;
+                self.shim = None;
                 bail!("{}", runtime_errors(&self.engine.node().path(&runtime_log)));
             }
             if Instant::now() > deadline {
@@ -351,15 +354,28 @@ impl<'e> Container<'e> {
         Ok(())
     }
 
+    /// A pipe into the container's log.
+    fn log_pipe(&self) -> Result<PipeWriter> {
+        let path = self.engine.node().path(&self.log);
+        let log = File::options().create(true).append(true).open(&path);
+        let mut log = log.with_context(|| format!("Open the log {}", path.display()))?;
+        let (mut reader, writer) = io::pipe().context("Make a pipe")?;
+        // Ends when the container's last process has.
+        thread::spawn(move || io::copy(&mut reader, &mut log));
+        Ok(writer)
+    }
+
     /// Calls the runtime, and has it succeed.
     fn call(&self, arguments: &[&str]) -> Result<String> {
         let output = self
             .engine
-            .runtime()
+            .runtime_command()
             .args(arguments)
             .output()
             .context("Start the runtime")?;
-        checked(&output, || format!("runc {}", arguments[0]))
+        checked(&output, || {
+            format!("{} {}", self.engine.runtime().program(), arguments[0])
+        })
     }
 }
 

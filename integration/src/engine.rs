@@ -1,6 +1,5 @@
 //! A node with one OCI runtime on it, with or without Restow before its CRIU.
 
-use std::fmt;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -9,66 +8,21 @@ use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
 
-use crate::node::{CgroupView, NODE_PATH, Node, NodeOptions};
-use crate::suite::Suite;
+use crate::node::{NODE_PATH, Node, NodeOptions};
 use crate::tools;
+
+pub use crate::stack::{Mode, Runtime, Stack};
 
 /// Where Restow's `criu` is in a node.
 const RESTOW_DIR: &str = "/opt/restow/bin";
 /// Where the probe is in a node.
 const PROBE: &str = "/opt/probe";
 
-/// Whether Restow takes part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// The distribution's runtime and CRIU alone.
-    Stock,
-    /// Restow's `criu` is the first in the runtime's PATH, and containers ask for it.
-    Restow,
-}
-
-impl fmt::Display for Mode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Stock => "stock",
-            Self::Restow => "Restow",
-        })
-    }
-}
-
-/// A combination that scenarios run on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stack {
-    /// The Debian suite, which decides all versions.
-    pub suite: Suite,
-    /// Which cgroups the node sees.
-    pub cgroup_view: CgroupView,
-}
-
-impl Stack {
-    /// The suite with cgroup version 2 alone.
-    #[must_use]
-    pub fn v2(suite: Suite) -> Self {
-        Self {
-            suite,
-            cgroup_view: CgroupView::V2,
-        }
-    }
-
-    /// The suite with version 1 controllers.
-    #[must_use]
-    pub fn hybrid(suite: Suite) -> Self {
-        Self {
-            suite,
-            cgroup_view: CgroupView::Hybrid,
-        }
-    }
-}
-
-/// A node ready to run containers with runc.
+/// A node ready to run containers.
 #[derive(Debug)]
 pub struct Engine {
     node: Rc<Node>,
+    runtime: Runtime,
     mode: Mode,
 }
 
@@ -80,6 +34,7 @@ impl Engine {
         let node = Node::start(&options)?;
         let engine = Self {
             node: Rc::new(node),
+            runtime: stack.runtime,
             mode,
         };
         engine.install(&tools::probe()?, PROBE)?;
@@ -94,6 +49,7 @@ impl Engine {
     pub fn stock(&self) -> Self {
         Self {
             node: Rc::clone(&self.node),
+            runtime: self.runtime,
             mode: Mode::Stock,
         }
     }
@@ -102,6 +58,12 @@ impl Engine {
     #[must_use]
     pub fn node(&self) -> &Node {
         &self.node
+    }
+
+    /// The runtime.
+    #[must_use]
+    pub fn runtime(&self) -> Runtime {
+        self.runtime
     }
 
     /// Whether Restow takes part.
@@ -129,13 +91,30 @@ impl Engine {
 
     /// A call of the runtime, with CRIU found as the mode wants it.
     #[must_use]
-    pub fn runtime(&self) -> Command {
-        let mut command = self.node.command("runc");
-        command.args(["--root", "/run/containerd/runc/k8s.io"]);
+    pub fn runtime_command(&self) -> Command {
+        self.with_criu(self.node.command(self.runtime.program()))
+    }
+
+    /// The same below a shim, which ends with the container and its exit code, and makes `<pid_file>.started` once it runs.
+    #[must_use]
+    pub fn shim_command(&self, pid_file: &str) -> Command {
+        let mut command = self.node.command(PROBE);
+        command.args(["shim", pid_file, self.runtime.program()]);
+        self.with_criu(command)
+    }
+
+    fn with_criu(&self, mut command: Command) -> Command {
+        command.args(["--root", &self.runtime_root()]);
         if self.mode == Mode::Restow {
             command.env("PATH", format!("{RESTOW_DIR}:{NODE_PATH}"));
         }
         command
+    }
+
+    /// Where the runtime keeps the state of containers, as a path of the node.
+    #[must_use]
+    pub fn runtime_root(&self) -> String {
+        format!("/run/containerd/{}/k8s.io", self.runtime.program())
     }
 
     /// Runs a program in the node that has to succeed, and returns its output.
@@ -157,9 +136,10 @@ impl Engine {
                 .unwrap_or("?")
                 .to_owned()
         };
-        let runc = version(&self.run("runc", &["--version"])?);
+        let program = self.runtime.program();
+        let runtime = version(&self.run(program, &["--version"])?);
         let criu = version(&self.run("criu", &["--version"])?);
-        Ok(format!("runc {runc}, criu {criu}"))
+        Ok(format!("{program} {runtime}, criu {criu}"))
     }
 }
 

@@ -14,6 +14,7 @@ pub mod report;
 pub mod root;
 pub mod scenario;
 pub mod spec;
+pub mod stack;
 pub mod suite;
 pub mod tools;
 pub mod watch;

@@ -29,7 +29,7 @@ const WANTED: &[(u32, &str, &str)] = &[(
 #[derive(Args)]
 pub(crate) struct TestArgs {
     /// Run the unit tests alone: needs neither root nor nodes
-    #[arg(long, conflicts_with_all = ["integration", "suite", "stock"])]
+    #[arg(long, conflicts_with_all = ["integration", "suite", "stock", "runtime"])]
     unit: bool,
     /// Run the integration suite alone
     #[arg(long)]
@@ -40,6 +40,9 @@ pub(crate) struct TestArgs {
     /// Run scenarios without Restow only, to see what the bare runtime does
     #[arg(long)]
     stock: bool,
+    /// Run the integration suite with this runtime (what stock crun does is printed, not judged)
+    #[arg(long)]
+    runtime: Option<Runtime>,
     /// Run only tests with this in their names
     filter: Option<String>,
 }
@@ -50,9 +53,15 @@ enum Suite {
     Testing,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum Runtime {
+    Runc,
+    Crun,
+}
+
 pub(crate) fn run(args: &TestArgs) -> Result<()> {
     let mut failed = Vec::new();
-    if !args.integration && args.suite.is_none() && !args.stock {
+    if !args.integration && args.suite.is_none() && args.runtime.is_none() && !args.stock {
         heading("unit tests");
         let mut command = cargo();
         command.args([
@@ -89,6 +98,13 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
             ));
         }
         command.env("RUST_LIB_BACKTRACE", "0");
+        if let Some(runtime) = args.runtime {
+            let name = match runtime {
+                Runtime::Runc => "runc",
+                Runtime::Crun => "crun",
+            };
+            command.env("RESTOW_RUNTIME", name);
+        }
         if args.stock {
             command.env("RESTOW_MODES", "stock");
         }

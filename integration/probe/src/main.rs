@@ -5,6 +5,9 @@
 //! sleep returns early, so a sleeping program cannot tell whether it was restored well).
 //!
 //! `probe pause` is the sandbox of a pod: it waits until it is told to go.
+//!
+//! `probe shim` is what containerd's shim is to a container: the process that it is a child of once the runtime has gone, that sees it
+//! end and knows its exit code.
 
 mod report;
 mod sys;
@@ -12,22 +15,23 @@ mod sys;
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use sys::Event;
 
-const USAGE: &str = "usage: probe pause | probe cat FILE | probe run [--children N] [--open WHO:MODE:OFFSET:PATH]... \
+const USAGE: &str = "usage: probe pause | probe cat FILE | probe shim PIDFILE RUNTIME [ARG]... | probe run [--children N] [--open WHO:MODE:OFFSET:PATH]... \
 [--memory MIB] [--cwd DIR] [--reports DIR] [--exit CODE]
 
 WHO   all (opened by the parent before it forks: one description that all share), each (one each), or the number of a process
-MODE  r, w, rw or a (append)";
+MODE  r, w, rw, a (append) or watch (an inotify instance that watches it)";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let outcome = match args.first().map(String::as_str) {
         Some("pause") => pause(),
         Some("cat") => cat(&args[1..]),
+        Some("shim") => shim(&args[1..]),
         Some("run") => Setup::parse(&args[1..]).and_then(|setup| run(&setup)),
         _ => Err(USAGE.to_owned()),
     };
@@ -46,6 +50,33 @@ fn pause() -> Result<ExitCode, String> {
             _ => {}
         }
     }
+}
+
+fn shim(args: &[String]) -> Result<ExitCode, String> {
+    let [pid_file, runtime, args @ ..] = args else {
+        return Err(USAGE.to_owned());
+    };
+    sys::adopt_orphans()?;
+    let status = Command::new(runtime)
+        .args(args)
+        .status()
+        .map_err(|error| format!("{runtime}: {error}"))?;
+    if !status.success() {
+        return Ok(ExitCode::from(
+            status
+                .code()
+                .and_then(|code| u8::try_from(code).ok())
+                .unwrap_or(125),
+        ));
+    }
+    let text = std::fs::read_to_string(pid_file).map_err(|error| format!("{pid_file}: {error}"))?;
+    let container = text
+        .trim()
+        .parse()
+        .map_err(|_| format!("{pid_file} holds no process number: {text}"))?;
+    let started = format!("{pid_file}.started");
+    std::fs::write(&started, "").map_err(|error| format!("{started}: {error}"))?;
+    Ok(ExitCode::from(sys::wait_among_others(container)?))
 }
 
 fn cat(paths: &[String]) -> Result<ExitCode, String> {
@@ -77,6 +108,8 @@ struct Wanted {
 /// A file that is held.
 struct Held {
     wanted: String,
+    /// It is an inotify instance that watches `wanted`.
+    watches: bool,
     file: File,
 }
 
@@ -147,6 +180,14 @@ impl Wanted {
     }
 
     fn open(&self) -> Result<Held, String> {
+        if self.mode == "watch" {
+            let file = sys::watch(&self.path)?;
+            return Ok(Held {
+                wanted: self.path.clone(),
+                watches: true,
+                file,
+            });
+        }
         let mut options = OpenOptions::new();
         match self.mode.as_str() {
             "r" => options.read(true),
@@ -164,6 +205,7 @@ impl Wanted {
         }
         Ok(Held {
             wanted: self.path.clone(),
+            watches: false,
             file,
         })
     }

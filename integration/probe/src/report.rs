@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
@@ -50,6 +51,22 @@ fn file(held: &Held) -> String {
             .find_map(|line| line.strip_prefix(name))
             .map_or("", str::trim)
     };
+    if held.watches {
+        // `inotify wd:1 ino:2a sdev:26 …`, hexadecimal.
+        let watched = field("inotify ")
+            .split(' ')
+            .find_map(|word| word.strip_prefix("ino:"))
+            .and_then(|ino| u64::from_str_radix(ino, 16).ok());
+        let mut buffer = [0; 4096];
+        let events = (&held.file).read(&mut buffer).unwrap_or(0);
+        return format!(
+            "{{\"fd\":{fd},\"opened\":{},\"link\":{},\"inode\":{},\"offset\":0,\"flags\":0,\"content\":{},\"errno\":null}}",
+            string(&held.wanted),
+            string(&link),
+            watched.unwrap_or(0),
+            string(if events > 0 { "events" } else { "no events" }),
+        );
+    }
     let mut buffer = [0; 4096];
     let (content, errno) = match held.file.read_at(&mut buffer, 0) {
         Ok(length) => (

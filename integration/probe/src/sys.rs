@@ -4,8 +4,11 @@
     reason = "fork and signal waiting have no safe form in std, and nix would triple the probe's build"
 )]
 
+use std::ffi::CString;
+use std::fs::File;
 use std::io::Error;
 use std::mem::MaybeUninit;
+use std::os::fd::FromRawFd;
 use std::time::Duration;
 
 /// What a process waits for.
@@ -94,8 +97,58 @@ pub(crate) fn wait_for(child: libc::pid_t) {
     unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
 }
 
+/// An inotify instance that watches one path for every change.
+pub(crate) fn watch(path: &str) -> Result<File, String> {
+    let wrong = || format!("watching {path}: {}", Error::last_os_error());
+    let text = CString::new(path).map_err(|_| format!("{path:?} has a NUL byte"))?;
+    // SAFETY: the call takes flags only.
+    let fd = unsafe { libc::inotify_init1(libc::IN_NONBLOCK | libc::IN_CLOEXEC) };
+    if fd < 0 {
+        return Err(wrong());
+    }
+    // SAFETY: the kernel has just made it; nobody else owns it.
+    let file = unsafe { File::from_raw_fd(fd) };
+    // SAFETY: the path is a valid C string for the length of the call.
+    if unsafe { libc::inotify_add_watch(fd, text.as_ptr(), libc::IN_ALL_EVENTS) } < 0 {
+        return Err(wrong());
+    }
+    Ok(file)
+}
+
 /// Buries what has ended.
 pub(crate) fn reap() {
     // SAFETY: a null status is allowed.
     while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } > 0 {}
+}
+
+/// Makes this process the parent of its descendants' orphans.
+pub(crate) fn adopt_orphans() -> Result<(), String> {
+    // SAFETY: no memory is involved.
+    if unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) } != 0 {
+        return Err(format!("prctl: {}", Error::last_os_error()));
+    }
+    Ok(())
+}
+
+/// Waits until a child or an adopted orphan has ended, burying others meanwhile, and returns its exit code as shells give it.
+pub(crate) fn wait_among_others(wanted: libc::pid_t) -> Result<u8, String> {
+    loop {
+        let mut status = 0;
+        // SAFETY: the status is valid for the call.
+        let ended = unsafe { libc::waitpid(-1, &mut status, 0) };
+        if ended < 0 {
+            return Err(format!(
+                "waiting for process {wanted}: {}",
+                Error::last_os_error()
+            ));
+        }
+        if ended == wanted {
+            let code = if libc::WIFSIGNALED(status) {
+                128 + libc::WTERMSIG(status)
+            } else {
+                libc::WEXITSTATUS(status)
+            };
+            return Ok(u8::try_from(code).unwrap_or(u8::MAX));
+        }
+    }
 }
