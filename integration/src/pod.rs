@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -78,6 +79,10 @@ pub struct ContainerOptions {
     pub cgroup_namespace: CgroupNamespace,
     /// More bind mounts.
     pub binds: Vec<Bind>,
+    /// Where volumes of the pod's own are mounted; in each is a file `pod` with the pod's name.
+    pub volumes: Vec<String>,
+    /// Where config maps are mounted; the key `pod` has the pod's name.
+    pub config_maps: Vec<String>,
     /// Everything allowed, cgroups writable.
     pub privileged: bool,
     /// `linux.resources` of the spec.
@@ -96,6 +101,8 @@ impl ContainerOptions {
             children,
             cgroup_namespace: CgroupNamespace::Private,
             binds: Vec::new(),
+            volumes: Vec::new(),
+            config_maps: Vec::new(),
             privileged: false,
             resources: json!({}),
             annotations: Vec::new(),
@@ -128,6 +135,21 @@ impl ContainerOptions {
     #[must_use]
     pub fn bind(mut self, bind: Bind) -> Self {
         self.binds.push(bind);
+        self
+    }
+
+    /// The same, with one more volume of the pod's own, which goes with the pod.
+    #[must_use]
+    pub fn volume(mut self, target: impl Into<String>) -> Self {
+        self.volumes.push(target.into());
+        self
+    }
+
+    /// The same, with one more config map, written as the kubelet does: a directory named after the time, a link `..data` to
+    /// it, a link for each key.
+    #[must_use]
+    pub fn config_map(mut self, target: impl Into<String>) -> Self {
+        self.config_maps.push(target.into());
         self
     }
 
@@ -295,6 +317,27 @@ impl<'e> Pod<'e> {
             Bind::new(self.shm(), "/dev/shm"),
         ];
         binds.extend(options.binds.iter().cloned());
+        for (number, target) in options.volumes.iter().enumerate() {
+            let volume = format!(
+                "{}/volumes/kubernetes.io~empty-dir/volume-{number}",
+                self.dir()
+            );
+            self.write(&format!("{volume}/pod"), &self.options.name)?;
+            binds.push(Bind::new(volume, target.clone()));
+        }
+        for (number, target) in options.config_maps.iter().enumerate() {
+            let name = format!("kubernetes.io~configmap/map-{number}");
+            let map = format!("{}/volumes/{name}", self.dir());
+            // Another time in each pod.
+            let seconds = u32::from_str_radix(&self.uid[..4], 16).unwrap_or(0);
+            let version = format!("..2026_01_02_03_04_05.{seconds}");
+            self.write(&format!("{map}/{version}/pod"), &self.options.name)?;
+            for (link, to) in [("..data", version.as_str()), ("pod", "..data/pod")] {
+                symlink(to, self.engine.node().path(&map).join(link))
+                    .with_context(|| format!("Link {map}/{link}"))?;
+            }
+            binds.push(Bind::new(map, target.clone()).readonly());
+        }
         let mut args = vec![
             "/probe".to_owned(),
             "run".to_owned(),

@@ -38,13 +38,13 @@ pub struct HeldFile {
     pub opened: String,
     /// Where `/proc/self/fd` points.
     pub link: String,
-    /// The inode behind the descriptor.
+    /// The inode behind the descriptor; of an inotify instance, the one that it watches.
     pub inode: u64,
     /// The offset.
     pub offset: u64,
     /// The flags it is open with.
     pub flags: u32,
-    /// What reading from its start gives.
+    /// What reading from its start gives; of an inotify instance, `events` or `no events` since the last report.
     pub content: Option<String>,
     /// The error that reading gives.
     pub errno: Option<i32>,

@@ -1,14 +1,20 @@
 //! Mounts and the files on them after a restore in another pod.
 
-use anyhow::{Result, ensure};
-use restow_integration::engine::Stack;
-use restow_integration::journey::Journey;
+use anyhow::{Result, bail, ensure};
+use restow_integration::engine::{Engine, Mode, Stack};
+use restow_integration::journey::{Journey, Verdict};
 use restow_integration::on_both_suites;
 use restow_integration::pod::ContainerOptions;
 use restow_integration::scenario::{Stock, compare};
+use restow_integration::spec::Bind;
 use restow_integration::suite::Suite;
 
-on_both_suites!(mounts_1_files_that_the_runtime_manages_are_the_new_pods);
+on_both_suites!(
+    mounts_1_files_that_the_runtime_manages_are_the_new_pods,
+    mounts_9_a_mount_that_only_the_new_pod_has_is_there,
+    mounts_10_a_mount_that_only_the_old_pod_had_is_dropped_when_nothing_uses_it,
+    mounts_10_a_mount_that_only_the_old_pod_had_blocks_when_it_is_in_use,
+);
 
 fn mounts_1_files_that_the_runtime_manages_are_the_new_pods(suite: Suite) -> Result<()> {
     const FILES: [&str; 3] = ["/etc/hosts", "/etc/resolv.conf", "/etc/hostname"];
@@ -43,4 +49,73 @@ fn mounts_1_files_that_the_runtime_manages_are_the_new_pods(suite: Suite) -> Res
             Ok("/etc/hosts, resolv.conf and hostname of pod B are read through the old descriptors".to_owned())
         })
     })
+}
+
+fn mounts_9_a_mount_that_only_the_new_pod_has_is_there(suite: Suite) -> Result<()> {
+    let container = ContainerOptions::new(1);
+    let there = container.clone().volume("/new/dir");
+    compare("Mounts 9", Stack::v2(suite), Stock::Wrong, |engine| {
+        let mut journey = Journey::new(container.clone());
+        journey.container_there = Some(there.clone());
+        journey.run(engine, |there| {
+            let content = there.container.exec(&["/probe", "cat", "/new/dir/pod"])?;
+            ensure!(
+                content == there.pod.name(),
+                "/new/dir/pod reads {content:?}"
+            );
+            there.check_progress()?;
+            Ok("pod B's volume is mounted in the restored container".to_owned())
+        })
+    })
+}
+
+fn mounts_10_a_mount_that_only_the_old_pod_had_is_dropped_when_nothing_uses_it(
+    suite: Suite,
+) -> Result<()> {
+    let there = ContainerOptions::new(1);
+    let container = there.clone().volume("/old/dir");
+    compare(
+        "Mounts 10, unused",
+        Stack::v2(suite),
+        Stock::Wrong,
+        |engine| {
+            let mut journey = Journey::new(container.clone());
+            journey.container_there = Some(there.clone());
+            journey.run(engine, |there| {
+                let found = there.container.exec(&["/probe", "cat", "/old/dir/pod"]);
+                ensure!(
+                    found.is_err(),
+                    "/old/dir/pod is still there and reads {found:?}"
+                );
+                there.check_progress()?;
+                Ok("pod A's volume is gone, the container goes on".to_owned())
+            })
+        },
+    )
+}
+
+fn mounts_10_a_mount_that_only_the_old_pod_had_blocks_when_it_is_in_use(
+    suite: Suite,
+) -> Result<()> {
+    let there = ContainerOptions::new(1);
+    let container = there
+        .clone()
+        .volume("/old/dir")
+        .open("all:r:0:/old/dir/pod");
+    let engine = Engine::start(Stack::v2(suite), Mode::Restow)?;
+    let mut journey = Journey::new(container);
+    journey.container_there = Some(there);
+    let verdict = journey.run(&engine, |_| Ok("it was restored".to_owned()))?;
+    let Verdict::Wrong(text) = verdict else {
+        bail!("It was restored without its volume")
+    };
+    println!("Mounts 10, in use | {suite} | {text}");
+    for word in [
+        "mount /old/dir (mnt_id ",
+        "fd 3 of process 1 (/old/dir/pod)",
+        "give the new pod this mount",
+    ] {
+        ensure!(text.contains(word), "No {word:?} in {text}");
+    }
+    Ok(())
 }
