@@ -1,0 +1,138 @@
+//! Tasks in sub-cgroups, and files of cgroups that the new pod has not got.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use restow_integration::container::Checkpoint;
+use restow_integration::engine::{Engine, Mode, Stack};
+use restow_integration::on_both_suites;
+use restow_integration::pod::{ContainerOptions, Pod, PodOptions};
+use restow_integration::suite::Suite;
+
+on_both_suites!(
+    cgroup_6_a_task_in_a_sub_cgroup_is_in_the_same_one_below_the_new_container,
+    cgroup_10_a_file_that_the_new_pod_has_not_got_blocks_or_becomes_inert,
+);
+
+fn processes(cgroup: &Path) -> Result<Vec<String>> {
+    let path = cgroup.join("cgroup.procs");
+    let text = fs::read_to_string(&path).with_context(|| format!("Read {}", path.display()))?;
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
+fn cgroup_6_a_task_in_a_sub_cgroup_is_in_the_same_one_below_the_new_container(
+    suite: Suite,
+) -> Result<()> {
+    for mode in [Mode::Stock, Mode::Restow] {
+        let engine = Engine::start(Stack::v2(suite), mode)?;
+        let pod_a = Pod::start(&engine, &PodOptions::new("pod-a"))?;
+        let options = ContainerOptions::new(2);
+        let mut container = pod_a.container(&options)?;
+        container.start()?;
+        // As a program with a delegated cgroup does it: a level below, with one task in it.
+        let sub = container.cgroup_dir().join("service/worker");
+        fs::create_dir_all(&sub).context("Make the sub-cgroup")?;
+        let task = processes(&container.cgroup_dir())?
+            .pop()
+            .context("The container has no task")?;
+        fs::write(sub.join("cgroup.procs"), &task).context("Move a task to the sub-cgroup")?;
+        let checkpoint = Checkpoint::new(&engine, "sub")?;
+        container.checkpoint(&checkpoint)?;
+        pod_a.remove(vec![container])?;
+
+        let pod_b = Pod::start(&engine, &PodOptions::new("pod-b"))?;
+        let mut container = pod_b.container(&options)?;
+        let found = container.restore(&checkpoint).and_then(|()| {
+            let below = processes(&container.cgroup_dir().join("service/worker"))?;
+            ensure!(
+                below.len() == 1,
+                "{} tasks are in the sub-cgroup, not 1",
+                below.len()
+            );
+            let above = processes(&container.cgroup_dir())?;
+            ensure!(
+                above.len() == 2,
+                "{} tasks are in the container's own, not 2",
+                above.len()
+            );
+            container.reports()
+        });
+        match (mode, found) {
+            (Mode::Restow, Ok(_)) => {
+                println!("Cgroup 6 | {suite} | Restow: right: pod B's service/worker has the task")
+            }
+            (Mode::Restow, Err(error)) => return Err(error),
+            // runc passes CRIU the new cgroup since 1.2; before, everything lands in the old pod's.
+            (Mode::Stock, found) => {
+                ensure!(
+                    found.is_ok() == (suite == Suite::Testing),
+                    "Stock: {found:?}"
+                );
+                println!(
+                    "Cgroup 6 | {suite} | stock: {}",
+                    if found.is_ok() { "right" } else { "WRONG" }
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+fn cgroup_10_a_file_that_the_new_pod_has_not_got_blocks_or_becomes_inert(
+    suite: Suite,
+) -> Result<()> {
+    let engine = Engine::start(Stack::v2(suite), Mode::Restow)?;
+    let pod_a = Pod::start(&engine, &PodOptions::new("pod-a"))?;
+    // Something beside the containers that only pod A has.
+    fs::create_dir(pod_a.cgroup_dir().join("only-here")).context("Make a cgroup in pod A")?;
+    let options = ContainerOptions::new(1)
+        .host_cgroups()
+        .open("all:r:4:{pod}/only-here/cgroup.events");
+    let mut container = pod_a.container(&options)?;
+    container.start()?;
+    let counted = container.reports()?[1].counter;
+    let checkpoint = Checkpoint::new(&engine, "gone")?;
+    container.checkpoint(&checkpoint)?;
+    pod_a.remove(vec![container])?;
+
+    // In the new pod's containers the probe is never started, so the file need not be there for it.
+    let pod_b = Pod::start(&engine, &PodOptions::new("pod-b"))?;
+    let mut container = pod_b.container(&options)?;
+    let Err(error) = container.restore(&checkpoint) else {
+        bail!("It was restored without its file")
+    };
+    let text = format!("{error:#}");
+    for word in [
+        "fd 3 of process 1",
+        "only-here/cgroup.events",
+        "does not exist on this node",
+        "cgroup-files to ignore",
+    ] {
+        ensure!(text.contains(word), "No {word:?} in {text}");
+    }
+    println!(
+        "Cgroup 10, remap | {suite} | {}",
+        text.lines().next().unwrap_or_default()
+    );
+    container.remove()?;
+
+    let mut ignoring = options.clone();
+    ignoring
+        .annotations
+        .push(("restow.dev/cgroup-files".to_owned(), "ignore".to_owned()));
+    let mut container = pod_b.container(&ignoring)?;
+    container.restore(&checkpoint)?;
+    let reports = container.reports()?;
+    for report in &reports {
+        let file = &report.files[0];
+        ensure!(
+            file.content.as_deref() == Some(""),
+            "Reading gives {:?}, not end of file",
+            file.content
+        );
+    }
+    ensure!(reports[1].counter >= counted && reports.len() == 2);
+    println!("Cgroup 10, ignore | {suite} | the container goes on, reads give end of file");
+    Ok(())
+}
