@@ -11,24 +11,36 @@ use anyhow::{Context, Result, anyhow, bail};
 pub fn probe() -> Result<PathBuf> {
     static PROBE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     once(&PROBE, "RESTOW_PROBE_PROGRAM", || {
-        let mut command = cargo();
-        command
-            .env(
-                "RUSTFLAGS",
-                "-C target-feature=+crt-static -C strip=symbols",
-            )
-            .env_remove("CARGO_ENCODED_RUSTFLAGS");
-        // With a target named, the flags do not reach build scripts and macros, and have their own place in the target directory.
-        command.args([
-            "--package",
-            "restow-probe",
-            "--bin",
-            "restow-probe",
-            "--target",
-            "host-tuple",
-        ]);
-        executable(&mut command)
+        linked_statically("restow-probe")
     })
+}
+
+/// The program that holds one of each kind of object, linked statically as well.
+pub fn zoo() -> Result<PathBuf> {
+    static ZOO: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    once(&ZOO, "RESTOW_ZOO_PROGRAM", || {
+        linked_statically("restow-zoo")
+    })
+}
+
+fn linked_statically(package: &str) -> Result<PathBuf> {
+    let mut command = cargo();
+    command
+        .env(
+            "RUSTFLAGS",
+            "-C target-feature=+crt-static -C strip=symbols",
+        )
+        .env_remove("CARGO_ENCODED_RUSTFLAGS");
+    // With a target named, the flags do not reach build scripts and macros, and have their own place in the target directory.
+    command.args([
+        "--package",
+        package,
+        "--bin",
+        package,
+        "--target",
+        "host-tuple",
+    ]);
+    executable(&mut command)
 }
 
 /// The interposer: the program named `criu` that goes before the real one.

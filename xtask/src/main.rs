@@ -28,6 +28,13 @@ enum Task {
     },
     /// Run the unit tests, then the integration suite on nodes of both Debian suites
     Test(test::TestArgs),
+    /// Make the image sets in testdata/objects anew, on nodes of both Debian suites
+    #[command(disable_help_flag = true)]
+    Testdata {
+        /// `cargo xtask testdata --help` tells
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// Make and use nodes: Debian roots with real container runtimes, in namespaces of their own
     #[command(disable_help_flag = true)]
     Node {
@@ -54,6 +61,7 @@ fn run(task: Task) -> Result<()> {
             become_program("restow-demo", &["--suite".into(), suite.into()])
         }
         Task::Test(args) => test::run(&args),
+        Task::Testdata { args } => become_program("restow-testdata", &args),
         Task::Node { args } => become_program("restow-node", &args),
     }
 }

@@ -35,7 +35,6 @@ pub(crate) fn all(dir: &Path) -> Vec<Made> {
             "a namespace",
             text(File::open("/proc/self/ns/uts").map(|file| vec![file.into()])),
         ),
-        ("a BPF map", sys::bpf_map().map(one)),
         ("an AIO ring", sys::aio().map(|()| Vec::new())),
     ]
 }

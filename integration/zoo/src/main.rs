@@ -1,6 +1,7 @@
 //! Holds one of each kind of object that CRIU keeps, says so, and waits.
 //!
-//! `restow-zoo DIR` is the first process of a container; it makes its files below DIR. What this kernel or container does not
+//! `restow-zoo DIR [unix-only]` is the first process of a container; it makes its files below DIR. With `unix-only` it has no
+//! sockets but unix ones: criu 4.1 cannot dump others on Linux 6.16 and later, which refuse it SO_PASSCRED for them. What this kernel or container does not
 //! have is told on standard error and left out.
 
 mod files;
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     };
     let dir = Path::new(&dir);
+    let unix_only = std::env::args_os().nth(2).is_some();
     if let Err(error) = fs::create_dir_all(dir) {
         eprintln!("{}: {error}", dir.display());
         return ExitCode::FAILURE;
@@ -34,7 +36,7 @@ fn main() -> ExitCode {
     keep("a child", child.clone());
     for (what, made) in files::all(dir)
         .into_iter()
-        .chain(sockets::all(dir))
+        .chain(sockets::all(dir, unix_only))
         .chain(ipc::all())
     {
         keep(what, made);

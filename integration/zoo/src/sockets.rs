@@ -12,23 +12,31 @@ use crate::sys::{self, Result};
 
 type Made = (&'static str, Result<Vec<OwnedFd>>);
 
-pub(crate) fn all(dir: &Path) -> Vec<Made> {
+pub(crate) fn all(dir: &Path, unix_only: bool) -> Vec<Made> {
+    let mut all = vec![
+        ("unix sockets", text(unix(dir))),
+        ("a descriptor in a queue", in_a_queue()),
+    ];
+    if !unix_only {
+        all.extend(network());
+    }
+    all
+}
+
+fn network() -> Vec<Made> {
     let up = sys::loopback_up();
+    let socket =
+        |family, protocol| sys::socket(family, libc::SOCK_RAW, protocol).map(|fd| vec![fd]);
     vec![
         ("the loopback interface", up.map(|()| Vec::new())),
         ("TCP", text(tcp())),
         ("TCP over IPv6", text(tcp6())),
         ("UDP", text(udp())),
-        ("unix sockets", text(unix(dir))),
-        ("a descriptor in a queue", in_a_queue()),
         (
             "a netlink socket",
-            sys::socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE).map(|fd| vec![fd]),
+            socket(libc::AF_NETLINK, libc::NETLINK_ROUTE),
         ),
-        (
-            "a packet socket",
-            sys::socket(libc::AF_PACKET, libc::SOCK_RAW, 0).map(|fd| vec![fd]),
-        ),
+        ("a packet socket", socket(libc::AF_PACKET, 0)),
     ]
 }
 

@@ -200,10 +200,8 @@ pub(crate) fn memfd() -> Result<OwnedFd> {
     })?;
     let text = b"in memory";
     // SAFETY: the descriptor is open and the buffer as long as told.
-    check(
-        "write",
-        unsafe { libc::write(raw(&fd), text.as_ptr().cast(), text.len()) } as i64,
-    )?;
+    let written = unsafe { libc::write(raw(&fd), text.as_ptr().cast(), text.len()) };
+    check("write", written as i64)?;
     // SAFETY: no pointers.
     check("F_ADD_SEALS", unsafe {
         libc::fcntl(raw(&fd), libc::F_ADD_SEALS, libc::F_SEAL_GROW)
@@ -423,32 +421,6 @@ pub(crate) fn sysv_msg() -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// A BPF hash map with an element.
-pub(crate) fn bpf_map() -> Result<OwnedFd> {
-    // linux/bpf.h: BPF_MAP_CREATE 0, BPF_MAP_UPDATE_ELEM 2; union bpf_attr is zero where it is not told.
-    let mut create = [0u32; 32];
-    create[..4].copy_from_slice(&[1, 4, 8, 16]);
-    // SAFETY: the attributes are as long as told, and valid for the calls with what they point at.
-    unsafe {
-        let fd = owned(
-            "bpf",
-            libc::syscall(libc::SYS_bpf, 0, create.as_ptr(), size_of::<[u32; 18]>()),
-        )?;
-        let (key, value) = (7u32, 77u64);
-        let update = [
-            u64::from(raw(&fd) as u32),
-            (&raw const key) as u64,
-            (&raw const value) as u64,
-            0,
-        ];
-        check(
-            "bpf",
-            libc::syscall(libc::SYS_bpf, 2, update.as_ptr(), size_of_val(&update)),
-        )?;
-        Ok(fd)
-    }
 }
 
 /// A ring of asynchronous input and output.
