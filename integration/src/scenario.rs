@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::engine::{Engine, Mode, Runtime, Stack};
 use crate::journey::Verdict;
-use crate::node::CgroupView;
+use crate::node::{CgroupView, hierarchies};
 
 /// What the distribution's runtime and CRIU make of a scenario on their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +25,17 @@ pub fn compare(
     stock: Stock,
     run: impl Fn(&Engine) -> Result<Verdict>,
 ) -> Result<()> {
+    if stack.cgroup_view == CgroupView::Hybrid
+        && !hierarchies()?
+            .iter()
+            .any(|hierarchy| hierarchy.v1.is_some())
+    {
+        println!(
+            "{name} | {}: SKIPPED: this host has no cgroup version 1 hierarchies",
+            stack.suite
+        );
+        return Ok(());
+    }
     let stock_only = std::env::var("RESTOW_MODES").is_ok_and(|modes| modes == "stock");
     let mut faults = Vec::new();
     for mode in [Mode::Stock, Mode::Restow] {

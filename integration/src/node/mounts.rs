@@ -187,14 +187,7 @@ fn devices(dev: &Path) -> Result<()> {
 
 fn cgroups(at: &Path, v1: Option<&[String]>) -> Result<()> {
     let Some(v1) = v1 else {
-        return attach(
-            Some("cgroup2"),
-            at,
-            Some("cgroup2"),
-            hardened(),
-            Some("nsdelegate,memory_recursiveprot"),
-        )
-        .or_else(|_| attach(Some("cgroup2"), at, Some("cgroup2"), hardened(), None));
+        return attach(Some("cgroup2"), at, Some("cgroup2"), hardened(), None);
     };
     if v1.is_empty() {
         bail!("This host has no cgroup version 1 hierarchies, so it cannot run a hybrid node");
