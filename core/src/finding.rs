@@ -42,6 +42,8 @@ pub enum Rule {
     CgroupFileGone,
     /// A file the runtime or kubelet writes for each pod.
     RuntimeManaged,
+    /// A file on a mount that the container had not got.
+    Foreign,
     /// A file on a volume.
     Volume,
     /// An inotify watch on something that is not a pod's own.
@@ -67,6 +69,7 @@ impl fmt::Display for Rule {
             Self::CgroupShared => "cgroup-shared",
             Self::CgroupFileGone => "cgroup-file-gone",
             Self::RuntimeManaged => "runtime-managed",
+            Self::Foreign => "foreign",
             Self::Volume => "volume",
             Self::Watch => "watch",
             Self::Hostname => "hostname",

@@ -1,6 +1,6 @@
 //! Where a checkpoint goes: the cgroup, mounts and host name of the new container, as plain data.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -76,6 +76,8 @@ pub struct Target {
     pub cgroup_mounts: Vec<CgroupMount>,
     /// External mounts of the request.
     pub mounts: Vec<TargetMount>,
+    /// Keys of the objects that the runtime hands in by descriptor.
+    pub inherited: BTreeSet<String>,
     /// Mounts of the new container's spec.
     pub spec_mounts: Vec<SpecMount>,
     /// Host name of the new sandbox, when the container gets it from there.

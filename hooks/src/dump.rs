@@ -8,8 +8,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use restow::host;
 use restow::ids::HostPid;
-use restow::source::Manifest;
 use restow::source::manifest::{self, FILE_NAME, ManifestCgroup};
+use restow::source::{Manifest, ManifestFile};
 
 use crate::journal::{Journal, replace};
 use crate::operation::{Operation, chain};
@@ -28,6 +28,7 @@ pub struct Dump {
     identity: BTreeMap<String, String>,
     images: OwnedFd,
     journal: Journal,
+    unreachable: Vec<ManifestFile>,
     written: bool,
 }
 
@@ -61,6 +62,7 @@ impl Dump {
                 .journal
                 .try_clone()
                 .map_err(|error| chain(&error))?,
+            unreachable: Vec::new(),
             written: false,
         })
     }
@@ -91,8 +93,31 @@ impl Dump {
                 private_namespace: !host::share_namespace(self.init, own, "cgroup")?,
                 paths: host::cgroups(self.init)?,
             },
+            unreachable: self.unreachable.clone(),
             mounts: host::recorded_mounts(self.init)?,
         })
+    }
+
+    /// Tells CRIU to take what it cannot look up as external. If the tree cannot be searched, CRIU's own verdict stands.
+    fn find_unreachable(&mut self) -> Answer {
+        match host::unreachable_files(self.init) {
+            Ok(found) => {
+                for file in &found {
+                    self.journal.line(format_args!(
+                        "{} is handed to CRIU as {}",
+                        file.path,
+                        file.key()
+                    ));
+                }
+                self.unreachable = found;
+                Answer::External(self.unreachable.iter().map(ManifestFile::key).collect())
+            }
+            Err(error) => {
+                self.journal
+                    .line(format_args!("open files cannot be searched: {error}"));
+                Answer::Forward
+            }
+        }
     }
 
     fn write(&mut self) -> Result<usize, String> {
@@ -112,8 +137,10 @@ impl Dump {
 
 impl Stage for Dump {
     fn notified(&mut self, notification: &Notification) -> Answer {
-        if notification.script != "post-dump" {
-            return Answer::Forward;
+        match notification.script.as_str() {
+            "query-ext-files" => return self.find_unreachable(),
+            "post-dump" => {}
+            _ => return Answer::Forward,
         }
         match self.write() {
             Ok(mounts) => {

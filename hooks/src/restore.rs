@@ -313,6 +313,7 @@ fn target(operation: &Operation) -> Result<Target, String> {
     }
     target.cgroups = cgroups;
     target.mounts = operation.request.external_mounts().map_err(bad)?;
+    target.inherited = operation.request.inherited().map_err(bad)?;
     target.spec_mounts.clone_from(&operation.bundle.mounts);
     target.hostname = match operation.request.joined_namespace("uts").map_err(bad)? {
         Some(path) => {

@@ -1,5 +1,6 @@
 //! CRIU's RPC messages (`images/rpc.proto`), edited without losing what this code does not know.
 
+use std::collections::BTreeSet;
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -38,6 +39,7 @@ mod opts {
     pub(super) const WORK_DIR_FD: u32 = 17;
     pub(super) const EXT_MNT: u32 = 23;
     pub(super) const CG_ROOT: u32 = 25;
+    pub(super) const INHERIT_FD: u32 = 27;
     pub(super) const MANAGE_CGROUPS_MODE: u32 = 34;
     pub(super) const EXTERNAL: u32 = 37;
     pub(super) const JOIN_NS: u32 = 39;
@@ -170,6 +172,17 @@ impl Request {
         Ok(mounts)
     }
 
+    /// Keys of the objects that the client hands in by descriptor.
+    pub fn inherited(&self) -> Result<BTreeSet<String>, Error> {
+        let keys = self.opts.messages(opts::INHERIT_FD);
+        keys.filter_map(|entry| {
+            entry
+                .map(|entry| entry.str(1).map(str::to_owned))
+                .transpose()
+        })
+        .collect()
+    }
+
     /// The cgroup roots the runtime asks for; without a controller it is for all hierarchies.
     pub fn cgroup_roots(&self) -> Result<Vec<(Option<Hierarchy>, CgroupPath)>, Error> {
         let mut roots = Vec::new();
@@ -298,6 +311,25 @@ pub fn notify_reply(success: bool) -> Vec<u8> {
     reply.encode()
 }
 
+/// A client's reply to `query-ext-files` with further external objects. `None` when the reply is no message.
+///
+/// `images_dir_fd` is a required field of the options, whatever they are for (`images/rpc.proto`).
+pub fn with_externals(reply: &[u8], keys: &[String]) -> Option<Vec<u8>> {
+    let mut reply = Message::parse(reply).ok()?.into_owned();
+    let mut opts = match reply.message(req::OPTS).ok()? {
+        Some(opts) => opts.into_owned(),
+        None => Message::default(),
+    };
+    if opts.i32(opts::IMAGES_DIR_FD).is_none() {
+        opts.set_i32(opts::IMAGES_DIR_FD, -1);
+    }
+    for key in keys {
+        opts.push_bytes(opts::EXTERNAL, key);
+    }
+    reply.set_bytes(req::OPTS, opts.encode());
+    Some(reply.encode())
+}
+
 /// A failed result. `cr_errno` is EINVAL: the runtimes print it, and 0 would read as success.
 pub fn failure(kind: Kind, reason: &str) -> Vec<u8> {
     let mut response = Message::default();
@@ -399,6 +431,26 @@ mod tests {
             Message::parse(&explained).unwrap().str(resp::CR_ERRMSG),
             Some("because")
         );
+    }
+
+    #[test]
+    fn externals_are_added_to_a_clients_own_reply() {
+        let keys = ["file[9f:5eb3]".to_owned()];
+        let bare = with_externals(&notify_reply(true), &keys).unwrap();
+        let message = Message::parse(&bare).unwrap();
+        assert_eq!((message.u64(1), message.bool(3)), (Some(6), Some(true)));
+        let again = with_externals(&bare, &["file[1:2]".to_owned()]).unwrap();
+        let opts = Message::parse(&again)
+            .unwrap()
+            .message(2)
+            .unwrap()
+            .unwrap()
+            .into_owned();
+        assert_eq!(
+            opts.strs(opts::EXTERNAL).collect::<Vec<_>>(),
+            ["file[9f:5eb3]", "file[1:2]"]
+        );
+        assert_eq!(opts.i32(opts::IMAGES_DIR_FD), Some(-1));
     }
 
     #[test]

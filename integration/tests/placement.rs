@@ -13,6 +13,7 @@ use restow_integration::suite::Suite;
 on_both_suites!(
     cgroup_6_a_task_in_a_sub_cgroup_is_in_the_same_one_below_the_new_container,
     cgroup_10_a_file_that_the_new_pod_has_not_got_blocks_or_becomes_inert,
+    cgroup_13_a_file_of_a_cgroup_removed_before_the_dump_blocks_or_becomes_inert,
 );
 
 fn processes(cgroup: &Path) -> Result<Vec<String>> {
@@ -96,10 +97,62 @@ fn cgroup_10_a_file_that_the_new_pod_has_not_got_blocks_or_becomes_inert(
     container.checkpoint(&checkpoint)?;
     pod_a.remove(vec![container])?;
 
-    // In the new pod's containers the probe is never started, so the file need not be there for it.
-    let pod_b = Pod::start(&engine, &PodOptions::new("pod-b"))?;
-    let mut container = pod_b.container(&options)?;
-    let Err(error) = container.restore(&checkpoint) else {
+    arrive_without_the_file(&engine, &checkpoint, &options, "Cgroup 10", counted)
+}
+
+fn cgroup_13_a_file_of_a_cgroup_removed_before_the_dump_blocks_or_becomes_inert(
+    suite: Suite,
+) -> Result<()> {
+    for mode in [Mode::Stock, Mode::Restow] {
+        let engine = Engine::start(Stack::v2(suite), mode)?;
+        let pod_a = Pod::start(&engine, &PodOptions::new("pod-a"))?;
+        let passing = pod_a.cgroup_dir().join("only-here");
+        fs::create_dir(&passing).context("Make a cgroup in pod A")?;
+        let options = ContainerOptions::new(1)
+            .host_cgroups()
+            .open("all:r:4:{pod}/only-here/cgroup.events");
+        let mut container = pod_a.container(&options)?;
+        container.start()?;
+        let counted = container.reports()?[1].counter;
+        fs::remove_dir(&passing).context("Remove the cgroup")?;
+        let checkpoint = Checkpoint::new(&engine, "removed")?;
+        let dumped = container.checkpoint(&checkpoint);
+        if mode == Mode::Stock {
+            let Err(error) = dumped else {
+                bail!("Stock dumps it, so this does not show anything")
+            };
+            println!("Cgroup 13 | {suite} | stock: WRONG: {}", first_line(&error));
+            pod_a.remove(vec![container])?;
+            continue;
+        }
+        dumped?;
+        pod_a.remove(vec![container])?;
+        arrive_without_the_file(&engine, &checkpoint, &options, "Cgroup 13", counted)?;
+    }
+    Ok(())
+}
+
+fn first_line(error: &anyhow::Error) -> String {
+    format!("{error:#}")
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+/// The checkpoint's file `only-here/cgroup.events` exists nowhere any more: the restore is blocked, unless the pod says
+/// that such files are to be ignored.
+fn arrive_without_the_file(
+    engine: &Engine,
+    checkpoint: &Checkpoint,
+    options: &ContainerOptions,
+    name: &str,
+    counted: u64,
+) -> Result<()> {
+    // A restored container's program is never started, so the file need not be there for it.
+    let pod_b = Pod::start(engine, &PodOptions::new("pod-b"))?;
+    let mut container = pod_b.container(options)?;
+    let Err(error) = container.restore(checkpoint) else {
         bail!("It was restored without its file")
     };
     let text = format!("{error:#}");
@@ -111,28 +164,23 @@ fn cgroup_10_a_file_that_the_new_pod_has_not_got_blocks_or_becomes_inert(
     ] {
         ensure!(text.contains(word), "No {word:?} in {text}");
     }
-    println!(
-        "Cgroup 10, remap | {suite} | {}",
-        text.lines().next().unwrap_or_default()
-    );
+    println!("{name}, remap | {}", first_line(&error));
     container.remove()?;
 
     let mut ignoring = options.clone();
-    ignoring
-        .annotations
-        .push(("restow.dev/cgroup-files".to_owned(), "ignore".to_owned()));
+    let ignore = ("restow.dev/cgroup-files".to_owned(), "ignore".to_owned());
+    ignoring.annotations.push(ignore);
     let mut container = pod_b.container(&ignoring)?;
-    container.restore(&checkpoint)?;
+    container.restore(checkpoint)?;
     let reports = container.reports()?;
     for report in &reports {
-        let file = &report.files[0];
+        let content = report.files[0].content.as_deref();
         ensure!(
-            file.content.as_deref() == Some(""),
-            "Reading gives {:?}, not end of file",
-            file.content
+            content == Some(""),
+            "Reading gives {content:?}, not end of file"
         );
     }
     ensure!(reports[1].counter >= counted && reports.len() == 2);
-    println!("Cgroup 10, ignore | {suite} | the container goes on, reads give end of file");
+    println!("{name}, ignore | the container goes on, reads give end of file");
     Ok(())
 }

@@ -4,6 +4,7 @@ pub mod attach;
 pub mod cgroup;
 pub mod parse;
 mod restored;
+mod unreachable;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -24,6 +25,7 @@ use crate::target::{CgroupMount, FileFact, ObjectId};
 
 pub use parse::MountInfo;
 pub use restored::RestoredTree;
+pub use unreachable::unreachable_files;
 
 /// A process's mounts.
 ///

@@ -15,7 +15,7 @@ pub(super) fn lookup(resolved: &Resolved) -> Option<Lookup> {
     match resolved {
         Resolved::Cgroup { lookup, .. } => lookup.clone(),
         Resolved::Managed { lookup, .. } | Resolved::Volume { lookup } => Some(lookup.clone()),
-        Resolved::MountGone | Resolved::Same => None,
+        Resolved::Foreign { .. } | Resolved::MountGone | Resolved::Same => None,
     }
 }
 
@@ -35,7 +35,10 @@ pub(super) fn plan(
         let resolved = resolver.resolve(file);
         let fact = lookup(&resolved).and_then(|lookup| target.fact(&lookup.path()));
         let object = || Object::File {
-            path: file.path.clone(),
+            path: source
+                .unreachable(file)
+                .map_or(&file.path, |known| &known.path)
+                .clone(),
             holders: source.holders_of(file.id).to_vec(),
         };
         let planned = match resolved {
@@ -61,6 +64,7 @@ pub(super) fn plan(
                 planned.map(|plan| FilePlan { new: path, ..plan })
             }
             Resolved::Volume { lookup } => volume_file(file, &lookup, fact, object, findings),
+            Resolved::Foreign { path } => foreign_file(file, &path, policy, object, findings),
             // Its mount is a finding of its own, which names this file.
             Resolved::MountGone | Resolved::Same => None,
         };
@@ -118,10 +122,12 @@ fn cgroup_file(
     };
     let Some(missing) = missing else {
         // Size and mode of a cgroup file say nothing about its content and differ between kernels.
+        // One that was handed to CRIU as external has a path again.
         let edit = FileEdit {
             drop_size: true,
             drop_mode: true,
-            ..FileEdit::default()
+            detach: file.external,
+            pos: None,
         };
         return Some(FilePlan {
             new: path?,
@@ -161,6 +167,47 @@ fn cgroup_file(
         format!("{missing}; {way_out}"),
     ));
     None
+}
+
+/// A file on a mount that the container had not got: handed in by whoever started it. The path is the old node's and a
+/// stranger's word, so it is never opened here.
+fn foreign_file(
+    file: &OpenFile,
+    path: &ContainerPath,
+    policy: &Policy,
+    object: impl Fn() -> Object,
+    findings: &mut Vec<Finding>,
+) -> Option<FilePlan> {
+    let text = "it is on a mount that the container had not got";
+    if *path != ContainerPath::new(INERT) {
+        if policy.cgroup_files != CgroupFiles::Ignore || !file.read_only() {
+            let text = format!(
+                "{text}, so there is nothing it corresponds to; close it before the checkpoint"
+            );
+            findings.push(Finding::blocker(Rule::Foreign, object(), text));
+            return None;
+        }
+        let text = format!(
+            "{text}; the descriptor becomes inert (reads give end of file), as cgroup-files=ignore says"
+        );
+        findings.push(Finding::warning(Rule::Foreign, object(), text));
+    }
+    Some(FilePlan {
+        id: file.id,
+        old: file.path.clone(),
+        new: ContainerPath::new(INERT),
+        old_object: Some(path.to_string()),
+        new_object: None,
+        rule: Rule::Foreign,
+        edit: FileEdit {
+            drop_size: true,
+            drop_mode: true,
+            detach: true,
+            pos: Some(0),
+        },
+        expect: None,
+        holders: Vec::new(),
+    })
 }
 
 fn managed_file(

@@ -53,6 +53,11 @@ pub(super) enum Resolved {
     },
     /// A file on another mount whose source the runtime gives.
     Volume { lookup: Lookup },
+    /// A file on a mount that the container had not got.
+    Foreign {
+        /// Its path as the old node showed it.
+        path: ContainerPath,
+    },
     /// A file on a mount that the new pod has not got.
     MountGone,
     /// Everything else: the root file system and what CRIU mounts itself. The path is the same in the new container.
@@ -78,6 +83,7 @@ pub(super) struct Joined<'a> {
 pub(super) struct Resolver<'a> {
     mounts: BTreeMap<MountId, Joined<'a>>,
     maps: BTreeMap<Hierarchy, CgroupMap>,
+    source: &'a Source,
     target: &'a Target,
 }
 
@@ -119,6 +125,7 @@ impl<'a> Resolver<'a> {
         Self {
             mounts,
             maps,
+            source,
             target,
         }
     }
@@ -133,7 +140,30 @@ impl<'a> Resolver<'a> {
     }
 
     pub(super) fn resolve(&self, file: &OpenFile) -> Resolved {
-        self.resolve_path(file.mount, &file.path)
+        if !file.external {
+            return self.resolve_path(file.mount, &file.path);
+        }
+        let name = file
+            .path
+            .as_path()
+            .strip_prefix("/")
+            .unwrap_or(file.path.as_path());
+        match self.source.unreachable(file) {
+            Some(_)
+                if name
+                    .to_str()
+                    .is_some_and(|name| self.target.inherited.contains(name)) =>
+            {
+                Resolved::Same
+            }
+            Some(known) if self.mounts.contains_key(&known.mnt_id) => {
+                self.resolve_path(Some(known.mnt_id), &known.path)
+            }
+            Some(known) => Resolved::Foreign {
+                path: known.path.clone(),
+            },
+            None => Resolved::Same,
+        }
     }
 
     /// What a path on a mount corresponds to.

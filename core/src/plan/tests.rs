@@ -6,7 +6,7 @@ use super::*;
 use crate::ids::{CgroupPath, FilesId, HostPath, NsPid};
 use crate::policy::{CgroupFiles, Hostname, ManageCgroups};
 use crate::source::Watch;
-use crate::source::manifest::{ManifestCgroup, ManifestMount};
+use crate::source::manifest::{ManifestCgroup, ManifestFile, ManifestMount};
 use crate::source::{
     CgroupMember, FsType, Hierarchy, Manifest, Mount, OpenFile, Task, UtsNamespace,
 };
@@ -76,6 +76,7 @@ fn manifest(private: bool) -> Manifest {
             private_namespace: private,
             paths: BTreeMap::new(),
         },
+        unreachable: Vec::new(),
         mounts: vec![ManifestMount {
             mnt_id: MountId(CGROUP_MOUNT),
             mount_point: ContainerPath::new("/sys/fs/cgroup"),
@@ -768,4 +769,77 @@ fn a_watch_on_what_is_gone_blocks_or_becomes_inert() {
     let ignore = plan(&source, &target, &ignore);
     assert!(ignore.possible());
     assert_eq!(ignore.watches[0].new.to_string(), "/dev/null");
+}
+
+/// A read-only file that the dump found on this mount of the old node, under this path.
+fn with_unreachable(mut source: Source, path: &str, mount: u32) -> Source {
+    let path = ContainerPath::new(path);
+    let holders = vec![Holder {
+        pid: NsPid(1),
+        fd: 3,
+    }];
+    let file = ManifestFile {
+        mnt_id: MountId(mount),
+        ino: 9,
+        path,
+        holders,
+    };
+    let key = file.key();
+    source.manifest.as_mut().unwrap().unreachable.push(file);
+    with_file(source, 3, &key, mount, |file| {
+        file.mount = None;
+        file.external = true;
+    })
+}
+
+#[test]
+fn a_file_of_a_removed_cgroup_is_mapped_blocks_or_becomes_inert() {
+    let source = with_unreachable(
+        source(true),
+        "/sys/fs/cgroup/gone/cgroup.events",
+        CGROUP_MOUNT,
+    );
+    let there = planned(&source, 0, &[], &Policy::default());
+    assert_eq!(
+        there.files[0].new.to_string(),
+        "/sys/fs/cgroup/gone/cgroup.events"
+    );
+    assert!(there.files[0].edit.detach && there.possible());
+
+    let path = format!("/sys/fs/cgroup{NEW}/gone/cgroup.events");
+    let text = blockers(&planned(&source, 0, &[&path], &Policy::default())).join("\n");
+    assert!(
+        text.contains("on /sys/fs/cgroup/gone/cgroup.events"),
+        "{text}"
+    );
+    let ignore = Policy {
+        cgroup_files: CgroupFiles::Ignore,
+        ..Policy::default()
+    };
+    let ignore = planned(&source, 0, &[&path], &ignore);
+    assert!(ignore.possible());
+    assert_eq!(ignore.files[0].new.to_string(), "/dev/null");
+}
+
+#[test]
+fn a_file_on_a_foreign_mount_is_never_opened_by_the_path_the_checkpoint_tells() {
+    let null = with_unreachable(source(true), "/dev/null", 99);
+    let plan = planned(&null, 0, &[], &Policy::default());
+    assert!(plan.possible() && plan.files[0].edit.detach);
+
+    let secret = with_unreachable(source(true), "/etc/shadow", 99);
+    let text = blockers(&planned(&secret, 0, &[], &Policy::default())).join("\n");
+    assert!(
+        text.contains("/etc/shadow") && text.contains("a mount that the container had not got"),
+        "{text}"
+    );
+}
+
+#[test]
+fn an_external_file_that_the_runtime_hands_in_is_left_alone() {
+    let source = with_unreachable(source(true), "/etc/shadow", 99);
+    let mut target = target();
+    target.inherited.insert("file[63:9]".into());
+    let plan = plan(&source, &target, &Policy::default());
+    assert!(plan.possible() && plan.files.is_empty());
 }

@@ -120,7 +120,7 @@ fn new_place(
         } => (path, rule, lookup),
         Resolved::Managed { path, lookup } => (Some(path), Rule::RuntimeManaged, Some(lookup)),
         Resolved::Volume { lookup } => (Some(path.clone()), Rule::Volume, Some(lookup)),
-        Resolved::MountGone => (None, Rule::MountGone, None),
+        Resolved::MountGone | Resolved::Foreign { .. } => (None, Rule::MountGone, None),
         Resolved::Same => (Some(path.clone()), Rule::Watch, None),
     }
 }

@@ -12,6 +12,7 @@ use std::io::Read;
 use serde::{Deserialize, Serialize};
 
 use super::Hierarchy;
+use crate::finding::Holder;
 use crate::ids::{CgroupPath, ContainerPath, MountId};
 
 /// Name of the file in the image directory.
@@ -45,6 +46,9 @@ pub struct Manifest {
     pub hostname: String,
     /// Where the container's init was.
     pub cgroup: ManifestCgroup,
+    /// Files that CRIU could not look up and was told to take as external.
+    #[serde(default)]
+    pub unreachable: Vec<ManifestFile>,
     /// The container's mounts, as `/proc/<init>/mountinfo` listed them to a reader on the node.
     pub mounts: Vec<ManifestMount>,
 }
@@ -56,6 +60,26 @@ pub struct ManifestCgroup {
     pub private_namespace: bool,
     /// Its cgroup in each hierarchy as the node sees it.
     pub paths: BTreeMap<Hierarchy, CgroupPath>,
+}
+
+/// An open file on a mount that the container had not got, or of a cgroup that was removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestFile {
+    /// The mount it was opened on.
+    pub mnt_id: MountId,
+    /// Its inode number.
+    pub ino: u64,
+    /// Its path as the kernel showed it, without ` (deleted)`.
+    pub path: ContainerPath,
+    /// Who held it.
+    pub holders: Vec<Holder>,
+}
+
+impl ManifestFile {
+    /// The name CRIU knows it by.
+    pub fn key(&self) -> String {
+        format!("file[{:x}:{:x}]", self.mnt_id.0, self.ino)
+    }
 }
 
 /// One mount of the container as the node saw it at dump.
@@ -149,6 +173,7 @@ mod tests {
                 private_namespace: true,
                 paths: BTreeMap::from([(Hierarchy::v2(), CgroupPath::new("/kubepods/podA/c"))]),
             },
+            unreachable: Vec::new(),
             mounts: vec![ManifestMount {
                 mnt_id: MountId(7),
                 mount_point: ContainerPath::new("/etc/hosts"),
@@ -164,6 +189,18 @@ mod tests {
     fn what_is_written_is_read_back() {
         let bytes = sample().to_bytes().unwrap();
         assert_eq!(Manifest::read(bytes.as_slice()).unwrap(), sample());
+    }
+
+    #[test]
+    fn an_external_file_has_the_key_that_criu_compares() {
+        let path = ContainerPath::new("/x");
+        let file = ManifestFile {
+            mnt_id: MountId(0x9f),
+            ino: 0x5eb3,
+            path,
+            holders: Vec::new(),
+        };
+        assert_eq!(file.key(), "file[9f:5eb3]");
     }
 
     #[test]

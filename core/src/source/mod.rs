@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::finding::Holder;
 use crate::ids::{CgroupPath, ContainerPath, FileId, FilesId, MountId, NsPid};
 
-pub use manifest::Manifest;
+pub use manifest::{Manifest, ManifestFile};
 
 /// A cgroup hierarchy, named as `/proc/<pid>/cgroup` and `cgroup.img` name it: empty for v2, else the controllers
 /// (`cpu,cpuacct`, `name=systemd`).
@@ -236,6 +236,22 @@ impl Source {
     /// The mount with this id.
     pub fn mount(&self, id: MountId) -> Option<&Mount> {
         self.mounts.iter().find(|mount| mount.id == id)
+    }
+
+    /// What the dump knew of a file that is external in the images.
+    pub fn unreachable(&self, file: &OpenFile) -> Option<&ManifestFile> {
+        let name = file
+            .path
+            .as_path()
+            .strip_prefix("/")
+            .ok()?
+            .to_str()
+            .filter(|_| file.external)?;
+        self.manifest
+            .as_ref()?
+            .unreachable
+            .iter()
+            .find(|known| known.key() == name)
     }
 
     /// Who holds an open file.

@@ -84,6 +84,7 @@ fn edit_file(reg: &mut RegFileEntry, file: &FilePlan) {
     }
     if file.edit.detach {
         reg.mnt_id = None;
+        reg.ext = None;
         reg.build_id.clear();
     }
 }

@@ -20,6 +20,7 @@
 //! * A notification the client did not ask for (the relay did, for itself) is answered here and not shown to it.
 //! * The stage hears of a notification before the client does. Its veto is told to criu as a failed reply; the client
 //!   only sees the failed result, with the reason in `cr_errmsg`.
+//! * At `query-ext-files` the stage may name external objects; they are added to the client's reply.
 //! * Before `post-restore` goes to the client, criu must still be there: a runtime that has seen it lists the container
 //!   as running.
 //! * The end of one side is passed on as a half-close of the other. Runtimes half-close when they have nothing more to
@@ -46,6 +47,8 @@ use crate::seqpacket::{Connection, Received};
 pub enum Answer {
     /// It goes on to the client, or is answered with success when the client did not ask for it.
     Forward,
+    /// The same, and the reply to it names these external objects besides the client's own.
+    External(Vec<String>),
     /// criu is told that it failed, for this reason.
     Veto(String),
 }
@@ -99,10 +102,22 @@ struct State {
     result: Option<bool>,
     /// The stage's reason, once it vetoed.
     veto: Option<String>,
+    /// External objects to be added to the client's next reply.
+    externals: Vec<String>,
     /// `post-restore` was answered with success.
     committed: bool,
     /// `pre-resume` was seen: the tree may be running.
     resumed: bool,
+}
+
+impl State {
+    /// A reply for criu with what the stage has to add to it.
+    fn complete(&mut self, reply: Vec<u8>) -> Vec<u8> {
+        match std::mem::take(&mut self.externals) {
+            keys if keys.is_empty() => reply,
+            keys => rpc::with_externals(&reply, &keys).unwrap_or(reply),
+        }
+    }
 }
 
 /// Where something happened.
@@ -166,7 +181,9 @@ impl<S: Stage> Relay<'_, S> {
     fn client_speaks(&self, state: &mut State) {
         match self.client.receive() {
             // A failed forward means criu is gone, which its own side will show.
-            Ok(Received::Message(bytes, fds)) => drop(self.criu.send(&bytes, &borrow(&fds))),
+            Ok(Received::Message(bytes, fds)) => {
+                let _ = self.criu.send(&state.complete(bytes), &borrow(&fds));
+            }
             Ok(Received::End) | Err(_) => {
                 state.client_ended = true;
                 self.criu.finish();
@@ -217,11 +234,15 @@ impl<S: Stage> Relay<'_, S> {
             if answer == Answer::Forward && script == "post-restore" && !self.criu_process.alive() {
                 answer = Answer::Veto("criu went away while the restored tree was checked".into());
             }
-            if let Answer::Veto(reason) = answer {
-                state.veto = Some(reason);
-                // If criu is gone, its side shows it next.
-                let _ = self.criu.send(&rpc::notify_reply(false), &[]);
-                return;
+            match answer {
+                Answer::Forward => {}
+                Answer::External(keys) => state.externals = keys,
+                Answer::Veto(reason) => {
+                    state.veto = Some(reason);
+                    // If criu is gone, its side shows it next.
+                    let _ = self.criu.send(&rpc::notify_reply(false), &[]);
+                    return;
+                }
             }
         }
         state.committed |= script == "post-restore";
@@ -231,7 +252,9 @@ impl<S: Stage> Relay<'_, S> {
                 self.criu.finish();
             }
         } else {
-            let _ = self.criu.send(&rpc::notify_reply(true), &[]);
+            let _ = self
+                .criu
+                .send(&state.complete(rpc::notify_reply(true)), &[]);
         }
     }
 

@@ -22,6 +22,8 @@ enum Told {
 struct Recorder {
     told: Sender<Told>,
     veto: Option<&'static str>,
+    /// What it names at `query-ext-files`.
+    externals: Vec<String>,
     /// Runs in every notification, while criu waits.
     during: Box<dyn FnMut(&str) + Send>,
 }
@@ -33,6 +35,9 @@ impl Stage for Recorder {
             .unwrap();
         (self.during)(&notification.script);
         match self.veto {
+            _ if notification.script == "query-ext-files" => {
+                Answer::External(self.externals.clone())
+            }
             Some(script) if script == notification.script => Answer::Veto("not as planned".into()),
             _ => Answer::Forward,
         }
@@ -94,6 +99,7 @@ struct Setup {
     kind: Kind,
     client_notified: bool,
     veto: Option<&'static str>,
+    externals: Vec<String>,
     during: Box<dyn FnMut(&str) + Send>,
 }
 
@@ -103,6 +109,7 @@ impl Default for Setup {
             kind: Kind::RESTORE,
             client_notified: true,
             veto: None,
+            externals: Vec::new(),
             during: Box::new(|_| {}),
         }
     }
@@ -117,11 +124,13 @@ impl Rig {
             kind,
             client_notified,
             veto,
+            externals,
             during,
         } = setup;
         let mut stage = Recorder {
             told: told_to,
             veto,
+            externals,
             during,
         };
         let process = Process::new();
@@ -256,6 +265,36 @@ fn a_veto_is_told_to_criu_and_explained_to_the_client() {
             Told::Finished
         ]
     );
+}
+
+#[test]
+fn external_files_are_added_to_the_reply_whether_or_not_the_client_sees_the_question() {
+    let keys = vec!["file[9f:5eb3]".to_owned()];
+    for client_notified in [true, false] {
+        let externals = keys.clone();
+        let rig = Rig::new(Setup {
+            kind: Kind::DUMP,
+            client_notified,
+            externals,
+            ..Setup::default()
+        });
+        rig.criu()
+            .send(&rpc::notification("query-ext-files", None), &[])
+            .unwrap();
+        if client_notified {
+            message(rig.client());
+            rig.client().send(&rpc::notify_reply(true), &[]).unwrap();
+        }
+        let expected = rpc::with_externals(&rpc::notify_reply(true), &keys).unwrap();
+        assert_eq!(message(rig.criu()), expected);
+        // Once.
+        if client_notified {
+            rig.notify("post-dump");
+        } else {
+            rig.notify_unseen("post-dump", true);
+        }
+        rig.finish(true, Kind::DUMP);
+    }
 }
 
 #[test]
