@@ -6,7 +6,6 @@ use restow_integration::journey::{Journey, Verdict};
 use restow_integration::on_both_suites;
 use restow_integration::pod::ContainerOptions;
 use restow_integration::scenario::{Stock, compare};
-use restow_integration::spec::Bind;
 use restow_integration::suite::Suite;
 
 on_both_suites!(
