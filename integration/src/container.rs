@@ -15,7 +15,7 @@ use crate::engine::{Engine, checked};
 use crate::report::Report;
 
 /// Bundles are where containerd keeps them.
-const BUNDLES: &str = "/run/containerd/io.containerd.runtime.v2.task/k8s.io";
+pub(crate) const BUNDLES: &str = "/run/containerd/io.containerd.runtime.v2.task/k8s.io";
 /// Checkpoints are where the kubelet keeps them.
 const CHECKPOINTS: &str = "/var/lib/kubelet/checkpoints";
 /// Nothing here takes longer, unless it never ends.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use crate::container::Container;
+use crate::container::{BUNDLES, Container};
 use crate::engine::{Engine, Mode};
 use crate::node::{CgroupView, remove_tree};
 use crate::spec::{Bind, CgroupNamespace, SpecInput, spec};
@@ -85,6 +85,8 @@ pub struct ContainerOptions {
     pub config_maps: Vec<String>,
     /// Everything allowed, cgroups writable.
     pub privileged: bool,
+    /// Read-only root, hardly a capability, seccomp, no new privileges.
+    pub hardened: bool,
     /// `linux.resources` of the spec.
     pub resources: Value,
     /// More annotations.
@@ -104,6 +106,7 @@ impl ContainerOptions {
             volumes: Vec::new(),
             config_maps: Vec::new(),
             privileged: false,
+            hardened: false,
             resources: json!({}),
             annotations: Vec::new(),
         }
@@ -125,7 +128,8 @@ impl ContainerOptions {
 
     /// The same, with one more file for the probe to open: `WHO:MODE:OFFSET:PATH`.
     ///
-    /// In the path, `{container}`, `{pod}` and `{qos}` stand for the directories of those cgroups where the node mounts version 2.
+    /// In the path, `{container}`, `{pod}` and `{qos}` stand for the directories of those cgroups where the node mounts version 2, and
+    /// `{path}` for the container's cgroup below any mount.
     #[must_use]
     pub fn open(self, what: impl fmt::Display) -> Self {
         self.probe("--open", what)
@@ -185,6 +189,7 @@ impl<'e> Pod<'e> {
             cgroup_view: engine.node().state().cgroup_view,
             binds: &[],
             privileged: false,
+            hardened: false,
             resources: &json!({}),
             annotations: &json!({
                 "io.kubernetes.cri.container-type": "sandbox",
@@ -316,6 +321,13 @@ impl<'e> Pod<'e> {
             ),
             Bind::new(self.shm(), "/dev/shm"),
         ];
+        if options.hardened {
+            // The reports are the one place where the probe writes.
+            binds.push(Bind::new(
+                format!("{BUNDLES}/{id}/rootfs/reports"),
+                "/reports",
+            ));
+        }
         binds.extend(options.binds.iter().cloned());
         for (number, target) in options.volumes.iter().enumerate() {
             let volume = format!(
@@ -354,6 +366,7 @@ impl<'e> Pod<'e> {
             cgroup_view: self.engine.node().state().cgroup_view,
             binds: &binds,
             privileged: options.privileged,
+            hardened: options.hardened,
             resources: &options.resources,
             annotations: &self.annotations(options),
         });
@@ -370,6 +383,7 @@ impl<'e> Pod<'e> {
         arg.replace("{container}", &format!("{mount}{container}"))
             .replace("{pod}", &format!("{mount}{}", self.cgroup()))
             .replace("{qos}", &format!("{mount}{}", self.qos_cgroup()))
+            .replace("{path}", container)
     }
 
     fn annotations(&self, options: &ContainerOptions) -> Value {

@@ -14,6 +14,7 @@ on_both_suites!(
     identity_3_logs_exec_kill_and_exit_code_work_in_the_new_pod,
     identity_4_five_generations,
     identity_5_one_checkpoint_into_three_pods,
+    identity_7_a_hardened_container_moves,
 );
 
 fn identity_1_the_host_name_is_the_new_pods(suite: Suite) -> Result<()> {
@@ -173,4 +174,61 @@ fn identity_5_one_checkpoint_into_three_pods(suite: Suite) -> Result<()> {
         "Identity 5 | {suite} | Restow: right: three pods run side by side from one checkpoint"
     );
     Ok(())
+}
+
+fn identity_7_a_hardened_container_moves(suite: Suite) -> Result<()> {
+    let mut container = ContainerOptions::new(1)
+        .open("each:r:0:/etc/hosts")
+        .open("all:r:0:/sys/fs/cgroup/cgroup.events");
+    container.hardened = true;
+    compare("Identity 7", Stack::v2(suite), Stock::Wrong, |engine| {
+        Journey::new(container.clone()).run(engine, |there| {
+            there.check_file(
+                "/sys/fs/cgroup/cgroup.events",
+                there.cgroup_inode("cgroup.events")?,
+            )?;
+            there.check_progress()?;
+            let status = there.container.exec(&["/probe", "cat", "/proc/1/status"])?;
+            let field = |name: &str| {
+                status
+                    .lines()
+                    .find_map(|line| line.strip_prefix(name))
+                    .unwrap_or_default()
+                    .trim()
+                    .to_owned()
+            };
+            ensure!(
+                field("Seccomp:") == "2",
+                "the seccomp mode is {:?}",
+                field("Seccomp:")
+            );
+            ensure!(
+                field("NoNewPrivs:") == "1",
+                "no_new_privs is {:?}",
+                field("NoNewPrivs:")
+            );
+            ensure!(
+                field("CapBnd:") == "0000000000000020",
+                "the capabilities are {:?}",
+                field("CapBnd:")
+            );
+            for report in &there.reports {
+                let root = report
+                    .mountinfo
+                    .lines()
+                    .find(|line| line.split(' ').nth(4) == Some("/"))
+                    .unwrap_or_default();
+                ensure!(
+                    root.split(' ')
+                        .nth(5)
+                        .is_some_and(|options| options.starts_with("ro")),
+                    "its root is {root:?}"
+                );
+            }
+            Ok(
+                "seccomp, no_new_privs, one capability and the read-only root are still there"
+                    .to_owned(),
+            )
+        })
+    })
 }
