@@ -33,10 +33,6 @@ number!(
     FileId, u32
 );
 number!(
-    /// The id of a descriptor table (`fdinfo-<id>.img`); tasks made with `CLONE_FILES` share one.
-    FilesId, u32
-);
-number!(
     /// A process id as the container's own pid namespace counts it.
     NsPid, u32
 );
@@ -48,13 +44,27 @@ number!(
 macro_rules! path {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(transparent)]
+        ///
+        /// In JSON it is text; bytes that are not UTF-8 appear as U+FFFD.
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+        #[serde(from = "PathBuf")]
         pub struct $name(PathBuf);
 
+        impl From<PathBuf> for $name {
+            fn from(path: PathBuf) -> Self {
+                Self::new(path)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
         impl $name {
-            /// Takes the path as it is, made absolute; `//`, `.` and trailing slashes are dropped, `..` is kept
-            /// (a path that holds one is never a prefix of another by accident, see [`Self::strip`]).
+            /// Takes the path as it is, made absolute; `//`, `.` and trailing slashes are dropped, `..` is kept (see
+            /// [`Self::climbs`]).
             pub fn new(path: impl AsRef<Path>) -> Self {
                 let mut clean = PathBuf::from("/");
                 for part in path.as_ref().components() {
@@ -86,9 +96,16 @@ macro_rules! path {
                 Self(joined)
             }
 
-            /// What is left of this path below `prefix` (whole components), or `None` when it is not below it.
+            /// What is left of this path below `prefix` (whole components), or `None` when it is not below it. A path
+            /// with `..` in it is below nothing: it leads who knows where.
             pub fn strip(&self, prefix: &Self) -> Option<&Path> {
-                self.0.strip_prefix(&prefix.0).ok()
+                let rest = self.0.strip_prefix(&prefix.0).ok()?;
+                (!self.climbs()).then_some(rest)
+            }
+
+            /// Whether there is a `..` in it.
+            pub fn climbs(&self) -> bool {
+                self.0.components().any(|part| part == Component::ParentDir)
             }
 
             /// The directory this path is in; `None` for `/`.
@@ -151,6 +168,23 @@ mod tests {
             Some(Path::new("c"))
         );
         assert_eq!(CgroupPath::new("/kubepods/pod12/c").strip(&pod), None);
+    }
+
+    #[test]
+    fn a_path_that_climbs_is_below_nothing() {
+        let pod = CgroupPath::new("/kubepods/pod1");
+        assert_eq!(
+            CgroupPath::new("/kubepods/pod1/../../etc").strip(&pod),
+            None
+        );
+        assert_eq!(CgroupPath::new("/../x").strip(&CgroupPath::new("/")), None);
+    }
+
+    #[test]
+    fn a_path_that_is_not_utf8_is_still_text_in_json() {
+        use std::os::unix::ffi::OsStrExt;
+        let path = ContainerPath::new(Path::new(std::ffi::OsStr::from_bytes(b"/a\xff")));
+        assert_eq!(serde_json::to_string(&path).unwrap(), "\"/a\u{fffd}\"");
     }
 
     #[test]

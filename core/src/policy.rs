@@ -105,6 +105,8 @@ pub enum Error {
     Parse {
         /// The file.
         path: PathBuf,
+        /// It says `enable = "all"`, whatever else is wrong with it.
+        for_all: bool,
         /// Where and why.
         source: Box<toml::de::Error>,
     },
@@ -136,6 +138,13 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether it is of a configuration that turns Restow on for every container.
+    pub fn for_all(&self) -> bool {
+        matches!(self, Self::Parse { for_all: true, .. })
+    }
+}
+
 impl NodeConfig {
     /// Reads the configuration from `path`; a file that does not exist is an empty one.
     ///
@@ -154,9 +163,16 @@ impl NodeConfig {
                 });
             }
         };
-        toml::from_str(&text).map_err(|source| Error::Parse {
-            path: path.into(),
-            source: Box::new(source),
+        toml::from_str(&text).map_err(|source| {
+            let table: Option<toml::Table> = text.parse().ok();
+            let for_all = table.is_some_and(|table| {
+                table.get("enable").and_then(toml::Value::as_str) == Some("all")
+            });
+            Error::Parse {
+                path: path.into(),
+                for_all,
+                source: Box::new(source),
+            }
         })
     }
 
@@ -309,6 +325,24 @@ mod tests {
                 .to_string()
                 .contains("does not exist")
         );
+    }
+
+    #[test]
+    fn a_broken_configuration_that_says_all_is_known_as_such() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        for (text, for_all) in [
+            ("enable = 'all'\nmisspelt = 1", true),
+            ("misspelt = 1", false),
+            ("enable = 'all", false),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(
+                NodeConfig::read(&path).unwrap_err().for_all(),
+                for_all,
+                "{text}"
+            );
+        }
     }
 
     #[test]

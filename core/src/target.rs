@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{CgroupPath, ContainerPath, HostPath};
+use crate::plan::Lookup;
 use crate::source::{Hierarchy, WatchedObject};
 
 /// Identity of a file: device and inode number, as `stat(2)` gives them.
@@ -95,18 +96,28 @@ impl Target {
         self.mounts.iter().rfind(|mount| mount.key == key)
     }
 
+    /// Where to look for a cgroup or a file in one, without leaving the cgroup file system; `None` when no mount on the
+    /// node shows it.
+    pub fn cgroup_lookup(&self, hierarchy: &Hierarchy, path: &CgroupPath) -> Option<Lookup> {
+        self.cgroup_mounts
+            .iter()
+            .filter(|mount| mount.hierarchy == *hierarchy)
+            .filter_map(|mount| path.strip(&mount.root).map(|rest| (mount, rest)))
+            .max_by_key(|(mount, _)| mount.root.depth())
+            .map(|(mount, rest)| Lookup {
+                root: mount.mount_point.clone(),
+                rest: rest.to_path_buf(),
+            })
+    }
+
     /// The path on the node of a cgroup or of a file in one; `None` when no mount on the node shows it.
     pub fn cgroup_path_on_host(
         &self,
         hierarchy: &Hierarchy,
         path: &CgroupPath,
     ) -> Option<HostPath> {
-        self.cgroup_mounts
-            .iter()
-            .filter(|mount| mount.hierarchy == *hierarchy)
-            .filter_map(|mount| path.strip(&mount.root).map(|rest| (mount, rest)))
-            .max_by_key(|(mount, _)| mount.root.depth())
-            .map(|(mount, rest)| mount.mount_point.join(rest))
+        self.cgroup_lookup(hierarchy, path)
+            .map(|lookup| lookup.path())
     }
 
     /// The cgroup that a path on the node shows, when it is below a cgroup file system.

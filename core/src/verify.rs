@@ -16,11 +16,11 @@ use crate::target::ObjectId;
 pub trait Restored {
     /// The processes, by their id inside the container.
     fn tasks(&self) -> &BTreeMap<NsPid, HostPid>;
-    /// Which object a descriptor refers to.
+    /// What a descriptor refers to, and how.
     ///
     /// # Errors
     /// When there is no such descriptor or process.
-    fn descriptor(&self, pid: HostPid, fd: u32) -> io::Result<ObjectId>;
+    fn descriptor(&self, pid: HostPid, fd: u32) -> io::Result<Descriptor>;
     /// What the watches of an inotify descriptor watch, by watch descriptor.
     ///
     /// # Errors
@@ -47,6 +47,22 @@ pub trait Restored {
     /// When the container is gone.
     fn hostname(&self) -> io::Result<String>;
 }
+
+/// A restored descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Descriptor {
+    /// The object it refers to.
+    pub id: ObjectId,
+    /// The device's number, when the object is a device.
+    pub rdev: Option<u64>,
+    /// Its offset, in bytes.
+    pub pos: u64,
+    /// Its `open(2)` flags.
+    pub flags: i32,
+}
+
+/// `/dev/null`, as `st_rdev` gives it (`Documentation/admin-guide/devices.txt` of the kernel).
+const NULL_DEVICE: u64 = libc::makedev(1, 3);
 
 /// What [`verify`] compared, and what was not as planned.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -103,20 +119,11 @@ pub fn verify(plan: &Plan, tree: &impl Restored) -> Verdict {
 }
 
 fn descriptors(file: &FilePlan, tree: &impl Restored, verdict: &mut Verdict) {
-    let Some(expected) = file.expect else { return };
     for holder in &file.holders {
         let wrong = match tree.tasks().get(&holder.pid) {
             None => Some(format!("process {} is not there", holder.pid)),
             Some(pid) => match tree.descriptor(*pid, holder.fd) {
-                Ok(found) if found == expected => None,
-                Ok(found) => Some(format!(
-                    "it refers to inode {} on device {:#x} and should refer to {} (inode {} on device {:#x})",
-                    found.ino,
-                    found.dev,
-                    file.new_object.as_deref().unwrap_or("the new file"),
-                    expected.ino,
-                    expected.dev
-                )),
+                Ok(found) => differs(file, &found),
                 Err(error) => Some(format!("it cannot be looked at: {error}")),
             },
         };
@@ -129,6 +136,35 @@ fn descriptors(file: &FilePlan, tree: &impl Restored, verdict: &mut Verdict) {
             wrong,
         );
     }
+}
+
+/// What is wrong with a restored descriptor.
+fn differs(file: &FilePlan, found: &Descriptor) -> Option<String> {
+    if file.inert() {
+        return (found.rdev != Some(NULL_DEVICE))
+            .then(|| "it should be inert and is not".to_owned());
+    }
+    if let Some(expected) = file.expect.filter(|expected| *expected != found.id) {
+        return Some(format!(
+            "it refers to inode {} on device {:#x} and should refer to {} (inode {} on device {:#x})",
+            found.id.ino,
+            found.id.dev,
+            file.new_object.as_deref().unwrap_or("the new file"),
+            expected.ino,
+            expected.dev
+        ));
+    }
+    if found.flags & libc::O_ACCMODE != file.flags & libc::O_ACCMODE {
+        return Some(format!(
+            "it is open with flags {:o} and was with {:o}",
+            found.flags, file.flags
+        ));
+    }
+    // How far a directory was read is the file system's own affair, and CRIU does not seek what has only a path.
+    let seekable = file.regular && file.flags & libc::O_PATH == 0;
+    let pos = file.edit.pos.unwrap_or(file.pos);
+    (seekable && found.pos != pos)
+        .then(|| format!("its offset is {} and should be {pos}", found.pos))
 }
 
 fn watched(watch: &WatchPlan, tree: &impl Restored, verdict: &mut Verdict) {

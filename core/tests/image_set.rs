@@ -105,6 +105,7 @@ fn a_checkpoint_says_what_the_container_was() {
         ] {
             assert!(held.iter().any(|other| other == path), "{path} in {held:?}");
         }
+        assert_eq!(source.manifest.as_ref().unwrap().runtime, "runc");
         // The images alone say the same.
         let without = copy(&set);
         fs::remove_file(without.path().join("source.json")).unwrap();
@@ -285,6 +286,86 @@ fn a_damaged_image_is_named_with_offset_and_expectation() {
             }
         }
     }
+}
+
+/// Puts `bytes` in place of an image and says why the set is refused.
+fn refused_with(name: &str, bytes: &[u8]) -> String {
+    let set = copy(&sets()[1]);
+    fs::write(set.path().join(name), bytes).unwrap();
+    refusal(set.path())
+        .unwrap_or_else(|| panic!("{name} is not refused"))
+        .to_string()
+}
+
+#[test]
+fn a_path_that_climbs_is_refused_by_image_and_field() {
+    for (name, from, to, field) in [
+        (
+            "cgroup.img",
+            "/kubepods/burstable/poda1a1/",
+            "/kubepods/../../../../../xx/",
+            "cg_member_entry.path",
+        ),
+        (
+            "files.img",
+            "/sys/fs/cgroup/cpu.stat",
+            "/sys/../../../../../x/x",
+            "reg_file_entry.name",
+        ),
+    ] {
+        assert_eq!(from.len(), to.len());
+        let mut bytes = fs::read(sets()[1].join(name)).unwrap();
+        while let Some(at) = bytes
+            .windows(from.len())
+            .position(|window| window == from.as_bytes())
+        {
+            bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+        }
+        let text = refused_with(name, &bytes);
+        assert!(
+            text.contains(name) && text.contains(field) && text.contains("is not believed"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn images_that_would_exhaust_memory_are_refused_before_they_are_parsed() {
+    let header = |name: &str| fs::read(sets()[1].join(name)).unwrap()[..8].to_vec();
+    // Millions of empty records.
+    let zeros = [header("cgroup.img"), vec![0; 8 << 20]].concat();
+    assert!(refused_with("cgroup.img", &zeros).contains("several records, expected one"));
+    // One record of millions of fields.
+    let length = 17_u32 << 20;
+    let large = [
+        header("cgroup.img"),
+        length.to_le_bytes().to_vec(),
+        vec![0; length as usize],
+    ]
+    .concat();
+    assert!(
+        refused_with("cgroup.img", &large)
+            .contains("record 0 has 17825792 bytes, which is more than")
+    );
+    assert!(
+        refused_with("mm-1.img", &vec![0; 33 << 20])
+            .contains("it has 34603008 bytes, which is more than")
+    );
+}
+
+#[test]
+fn the_source_json_of_another_dump_is_not_believed() {
+    let set = copy(&sets()[1]);
+    let other = fs::read(sets()[0].join("source.json")).unwrap();
+    fs::write(set.path().join("source.json"), other).unwrap();
+    let source = Source::read(&open(set.path())).unwrap();
+    assert!(source.manifest.is_none() && source.foreign_manifest);
+    let plan = plan::plan(&source, &target(&source), &Policy::default());
+    assert!(
+        plan.findings
+            .iter()
+            .any(|finding| finding.text.contains("of another dump"))
+    );
 }
 
 #[test]

@@ -5,9 +5,11 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use nix::errno::Errno;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use restow::host;
 use restow::ids::HostPid;
+use restow::source::images::{self, ImageDir};
 use restow::source::manifest::{self, FILE_NAME, ManifestCgroup};
 use restow::source::{Manifest, ManifestFile};
 
@@ -38,6 +40,19 @@ impl Dump {
     /// # Errors
     /// In words, when the request names no process or descriptors run out.
     pub fn prepare(operation: &mut Operation) -> Result<Self, String> {
+        // What an earlier dump into the same directory wrote says nothing about this one.
+        match unlinkat(
+            &operation.directories.images,
+            FILE_NAME,
+            UnlinkatFlags::NoRemoveDir,
+        ) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(error) => {
+                return Err(format!(
+                    "The old {FILE_NAME} in the image directory cannot be removed: {error}"
+                ));
+            }
+        }
         Ok(Self {
             init: operation
                 .request
@@ -74,7 +89,20 @@ impl Dump {
         fds
     }
 
-    fn manifest(&self) -> io::Result<Manifest> {
+    fn manifest(&self) -> Result<Manifest, String> {
+        let read = self
+            .read_manifest()
+            .map_err(|error| format!("What the container is cannot be read: {error}"))?;
+        // CRIU has written all images by now.
+        let images = self.images.try_clone().map_err(|error| chain(&error))?;
+        let dir = ImageDir::open(images).map_err(|error| chain(&error))?;
+        Ok(Manifest {
+            criu_run: images::criu_run(&dir).map_err(|error| chain(&error))?,
+            ..read
+        })
+    }
+
+    fn read_manifest(&self) -> io::Result<Manifest> {
         let own = HostPid(nix::unistd::getpid().as_raw());
         let uts = std::fs::File::open(format!("/proc/{}/ns/uts", self.init))?;
         Ok(Manifest {
@@ -84,6 +112,7 @@ impl Dump {
                 .duration_since(UNIX_EPOCH)
                 .unwrap_or_default()
                 .as_secs(),
+            criu_run: None,
             kernel: host::kernel_release(),
             runtime: self.runtime.clone(),
             container: self.container.clone(),
@@ -121,9 +150,7 @@ impl Dump {
     }
 
     fn write(&mut self) -> Result<usize, String> {
-        let manifest = self
-            .manifest()
-            .map_err(|error| format!("What the container is cannot be read: {error}"))?;
+        let manifest = self.manifest()?;
         let bytes = manifest
             .to_bytes()
             .map_err(|error| format!("{FILE_NAME} cannot hold what was read: {error}"))?;

@@ -91,22 +91,22 @@ fn decide(socket: &OwnedFd, config: Result<NodeConfig, policy::Error>) -> Option
         // Without a pid CRIU dumps its client: that is not a container's dump.
         _ => peer.dump_bundle(HostPid(Request::parse(&request).ok()?.pid()?))?,
     };
-    let only_annotated = config
-        .as_ref()
-        .map_or(true, |config| config.enable == Enable::Annotated);
-    let bundle = Bundle::read(&dir, only_annotated).ok()??;
+    let for_all = match &config {
+        Ok(config) => config.enable == Enable::All,
+        Err(error) => error.for_all(),
+    };
+    let bundle = Bundle::read(&dir, !for_all).ok()??;
     let policy = match config {
         Ok(config) => config
             .policy_for(&bundle.annotations)
             .transpose()?
             .map_err(|error| chain(&error)),
+        // An unusable configuration concerns those who asked for Restow, and everybody where it says so.
         Err(error) => {
-            // An unusable configuration concerns only those who asked for Restow.
-            NodeConfig::default()
+            let asked = NodeConfig::default()
                 .policy_for(&bundle.annotations)
-                .transpose()?
-                .and(Err(error))
-                .map_err(|e| chain(&e))
+                .map_or(true, |policy| policy.is_some());
+            (asked || error.for_all()).then(|| Err(chain(&error)))?
         }
     };
     Some(Asked {
@@ -133,7 +133,11 @@ fn work(args: &[OsString], real: &RealCriu, client: Connection, asked: Asked) ->
         .map_err(|error| format!("The request cannot be understood: {error}"))
         .and_then(|request| Ok((Directories::open(&request, &peer)?, request)))
         .and_then(|(directories, request)| {
-            Ok((directories.journal(&request, kind)?, directories, request))
+            Ok((
+                directories.journal(&request, kind, &peer)?,
+                directories,
+                request,
+            ))
         });
     let (journal, directories, request) = match opened {
         Ok(opened) => opened,

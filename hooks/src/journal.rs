@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::Mode;
@@ -18,20 +18,24 @@ pub struct Journal {
     work_dir: OwnedFd,
     log: Option<File>,
     criu_log: String,
+    /// What every line is about: `restore web-1[4711]`.
+    label: String,
 }
 
 impl Journal {
-    /// Opens the log in `work_dir`, appending to what earlier operations wrote. `criu_log` is the name of CRIU's.
+    /// Opens the log in `work_dir`, appending to what earlier operations wrote. `criu_log` is the name of CRIU's, `label`
+    /// says what the lines are about.
     ///
     /// # Errors
     /// When descriptors run out.
-    pub fn open(work_dir: &OwnedFd, criu_log: &str) -> io::Result<Self> {
+    pub fn open(work_dir: &OwnedFd, criu_log: &str, label: &str) -> io::Result<Self> {
         let work_dir = work_dir.try_clone()?;
         let log = append(&work_dir, LOG);
         Ok(Self {
             work_dir,
             log,
             criu_log: criu_log.to_owned(),
+            label: label.to_owned(),
         })
     }
 
@@ -52,23 +56,25 @@ impl Journal {
         replace(self.work_dir.as_fd(), name, bytes)
     }
 
+    /// Removes a file beside the logs, if there is one.
+    pub fn detach(&self, name: &str) {
+        let _ = unlinkat(&self.work_dir, name, UnlinkatFlags::NoRemoveDir);
+    }
+
     /// A second one for the same logs.
     ///
     /// # Errors
     /// When descriptors run out.
     pub fn try_clone(&self) -> io::Result<Self> {
-        Self::open(&self.work_dir, &self.criu_log)
+        Self::open(&self.work_dir, &self.criu_log, &self.label)
     }
 
     /// One line, with the time.
     pub fn line(&mut self, text: impl std::fmt::Display) {
         let Some(log) = &mut self.log else { return };
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let now = humantime::format_rfc3339_millis(SystemTime::now());
         // One write, so that lines of two processes do not mix.
-        let _ = log
-            .write_all(format!("{}.{:03} {text}\n", now.as_secs(), now.subsec_millis()).as_bytes());
+        let _ = log.write_all(format!("{now} {} {text}\n", self.label).as_bytes());
     }
 
     /// Why the operation failed: also at the end of CRIU's log, in CRIU's form. runc (>= 1.3) and crun (>= 1.28) show
@@ -120,13 +126,18 @@ mod tests {
     fn a_refusal_is_in_both_logs_after_what_was_there() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("restore.log"), "(00.1) criu was here\n").unwrap();
-        let mut journal =
-            Journal::open(&File::open(dir.path()).unwrap().into(), "restore.log").unwrap();
+        let mut journal = Journal::open(
+            &File::open(dir.path()).unwrap().into(),
+            "restore.log",
+            "restore c[1]",
+        )
+        .unwrap();
         journal.line("plan: 2 files");
         journal.refusal("mount /data is in use");
         let ours = std::fs::read_to_string(dir.path().join(LOG)).unwrap();
         assert!(
-            ours.contains("plan: 2 files\n") && ours.contains("refused: mount /data is in use\n"),
+            ours.contains("Z restore c[1] plan: 2 files\n")
+                && ours.contains("refused: mount /data is in use\n"),
             "{ours}"
         );
         let criu = std::fs::read_to_string(dir.path().join("restore.log")).unwrap();
@@ -138,8 +149,12 @@ mod tests {
 
     #[test]
     fn a_directory_that_cannot_be_written_stops_nothing() {
-        let mut journal =
-            Journal::open(&File::open("/proc/self").unwrap().into(), "restore.log").unwrap();
+        let mut journal = Journal::open(
+            &File::open("/proc/self").unwrap().into(),
+            "restore.log",
+            "restore c[1]",
+        )
+        .unwrap();
         journal.line("unheard");
         journal.refusal("unheard");
     }

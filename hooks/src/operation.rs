@@ -82,14 +82,19 @@ impl Directories {
     ///
     /// # Errors
     /// In words, when descriptors run out.
-    pub fn journal(&self, request: &Request, kind: Kind) -> Result<Journal, String> {
-        let default = if kind == Kind::DUMP {
-            "dump.log"
+    pub fn journal(&self, request: &Request, kind: Kind, peer: &Peer) -> Result<Journal, String> {
+        let (name, default) = if kind == Kind::DUMP {
+            ("dump", "dump.log")
         } else {
-            "restore.log"
+            ("restore", "restore.log")
         };
-        Journal::open(&self.work, request.log_file().unwrap_or(default))
-            .map_err(|error| chain(&error))
+        let label = format!(
+            "{name} {}[{}]",
+            peer.container().unwrap_or("?"),
+            std::process::id()
+        );
+        let log = request.log_file().unwrap_or(default);
+        Journal::open(&self.work, log, &label).map_err(|error| chain(&error))
     }
 
     /// The numbers of all of them.

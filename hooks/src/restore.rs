@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
+use std::time::Instant;
 
 use restow::finding::Finding;
 use restow::host::attach::attach;
@@ -50,47 +51,35 @@ impl Restore {
     /// # Errors
     /// In words, when it is not possible; nothing is left behind.
     pub fn prepare(operation: &mut Operation, policy: &Policy) -> Result<Self, String> {
+        // A plan of an earlier restore must not be taken for this one's.
+        operation.journal.detach(PLAN);
+        let journal = operation
+            .journal
+            .try_clone()
+            .map_err(|error| chain(&error))?;
         let images = operation
             .directories
             .images
             .try_clone()
             .map_err(|error| chain(&error))?;
         let images = ImageDir::open(images).map_err(|error| chain(&error))?;
-        let source = Source::read(&images).map_err(|error| chain(&error))?;
-        let mut target = target(operation)?;
-        let journal = operation
-            .journal
-            .try_clone()
-            .map_err(|error| chain(&error))?;
-        for lookup in plan::lookups(&source, &target) {
-            let fact = host::look_up(&lookup)
-                .map_err(|error| format!("Cannot look at {}: {error}", lookup.path()))?;
-            target.files.insert(lookup.path(), fact);
-        }
-        for lookup in plan::watch_lookups(&source, &target) {
-            let found = host::watched_object(&lookup)
-                .map_err(|error| format!("Cannot watch {}: {error}", lookup.path()))?;
-            target.watched.insert(lookup.path(), found);
-        }
-        let plan = plan::plan(&source, &target, policy);
+        let (target, plan) = make_plan(operation, &images, policy)?;
         for finding in &plan.findings {
             operation.journal.line(finding);
         }
         if !plan.possible() {
+            write_plan(&mut operation.journal, &plan);
             return Err(list("The restore is not possible", plan.blockers()));
         }
         let staging = Staging::new(Path::new(STAGING_ROOT)).map_err(|error| chain(&error))?;
-        let filled = staging
+        let started = Instant::now();
+        let staged = staging
             .fill(&images, &plan)
             .map_err(|error| chain(&error))
             .and_then(|()| {
-                let made = cgroup::make_sub_cgroups(&plan.cgroup.placements, &target);
-                made.map_err(|error| format!("Cannot make a sub-cgroup of the container: {error}"))
+                let dir = std::fs::File::open(staging.path());
+                dir.map_err(|error| format!("Cannot open {}: {error}", staging.path().display()))
             });
-        let staged = filled.and_then(|()| {
-            let dir = std::fs::File::open(staging.path());
-            dir.map_err(|error| format!("Cannot open {}: {error}", staging.path().display()))
-        });
         match staged {
             Ok(dir) => operation.directories.images = dir.into(),
             Err(reason) => {
@@ -98,6 +87,11 @@ impl Restore {
                 return Err(reason);
             }
         }
+        operation.journal.line(format_args!(
+            "staged in {} in {} µs",
+            staging.path().display(),
+            started.elapsed().as_micros()
+        ));
         for mount in &plan.mounts {
             if target
                 .mount(&mount.key)
@@ -142,6 +136,8 @@ impl Restore {
     /// # Errors
     /// In words.
     pub fn enter_cgroup(&self) -> Result<(), String> {
+        cgroup::make_sub_cgroups(&self.plan.cgroup.placements, &self.target)
+            .map_err(|error| format!("Cannot make a sub-cgroup of the container: {error}"))?;
         let own = HostPid(nix::unistd::getpid().as_raw());
         cgroup::move_process(own, &self.plan.cgroup.container, &self.target)
             .map_err(|error| format!("Cannot enter the new container's cgroup: {error}"))?;
@@ -161,11 +157,7 @@ impl Restore {
                 "the runtime's cgroups cannot be read: {error}"
             )),
         }
-        let bytes = serde_json::to_vec_pretty(&self.plan).unwrap_or_default();
-        if let Err(error) = self.journal.attach(PLAN, &bytes) {
-            self.journal
-                .line(format_args!("{PLAN} cannot be written: {error}"));
-        }
+        write_plan(&mut self.journal, &self.plan);
     }
 
     /// The relay goes to the runtime's cgroup: in the container's it would count against its limits and die with it.
@@ -251,6 +243,13 @@ impl Stage for Restore {
             // criu has said all it has to say, so this is where a runtime that quotes its log finds it.
             self.journal.refusal(reason);
         }
+        if !success {
+            cgroup::remove_sub_cgroups(
+                &self.plan.cgroup.placements,
+                &self.plan.cgroup.container,
+                &self.target,
+            );
+        }
         self.journal
             .line(if success { "restored" } else { "not restored" });
     }
@@ -262,6 +261,35 @@ impl Stage for Restore {
                 chain(&error)
             ));
         }
+    }
+}
+
+/// Reads the checkpoint, looks at the node and plans.
+fn make_plan(
+    operation: &Operation,
+    images: &ImageDir,
+    policy: &Policy,
+) -> Result<(Target, Plan), String> {
+    let source = Source::read(images).map_err(|error| chain(&error))?;
+    let mut target = target(operation)?;
+    for lookup in plan::lookups(&source, &target) {
+        let fact = host::look_up(&lookup)
+            .map_err(|error| format!("Cannot look at {}: {error}", lookup.path()))?;
+        target.files.insert(lookup.path(), fact);
+    }
+    for lookup in plan::watch_lookups(&source, &target) {
+        let found = host::watched_object(&lookup)
+            .map_err(|error| format!("Cannot watch {}: {error}", lookup.path()))?;
+        target.watched.insert(lookup.path(), found);
+    }
+    let plan = plan::plan(&source, &target, policy);
+    Ok((target, plan))
+}
+
+fn write_plan(journal: &mut Journal, plan: &Plan) {
+    let written = serde_json::to_vec_pretty(plan).map_err(io::Error::from);
+    if let Err(error) = written.and_then(|bytes| journal.attach(PLAN, &bytes)) {
+        journal.line(format_args!("{PLAN} cannot be written: {error}"));
     }
 }
 

@@ -44,7 +44,6 @@ mod opts {
     pub(super) const EXTERNAL: u32 = 37;
     pub(super) const JOIN_NS: u32 = 39;
     pub(super) const STATUS_FD: u32 = 49;
-    pub(super) const PIDFD_STORE_SK: u32 = 62;
     pub(super) const IMAGES_DIR: u32 = 68;
 }
 
@@ -121,7 +120,7 @@ impl Request {
         self.number(opts::WORK_DIR_FD)
     }
 
-    /// Descriptors of the client that CRIU opens or takes from it besides the two directories.
+    /// The client's descriptor to which CRIU writes when it is ready (`--status-fd`).
     pub fn status_fd(&self) -> Option<RawFd> {
         self.number(opts::STATUS_FD)
     }
@@ -139,11 +138,6 @@ impl Request {
     /// Whether the client asks for notifications.
     pub fn notifies(&self) -> bool {
         self.opts.bool(opts::NOTIFY_SCRIPTS).unwrap_or(false)
-    }
-
-    /// Whether CRIU takes descriptors out of the client through a socket (`pidfd_store_sk`, pre-dump chains only).
-    pub fn stores_pidfds(&self) -> bool {
-        self.opts.i32(opts::PIDFD_STORE_SK).is_some()
     }
 
     /// The sources of external mounts: `ext_mnt` and `external mnt[key]:source`.
@@ -344,6 +338,7 @@ pub fn failure(kind: Kind, reason: &str) -> Vec<u8> {
 /// is about.
 pub fn with_error(response: &[u8], reason: &str) -> Option<Vec<u8>> {
     let mut message = Message::parse(response).ok()?.into_owned();
+    message.set_i32(resp::CR_ERRNO, libc::EINVAL);
     message.set_bytes(resp::CR_ERRMSG, reason.as_bytes());
     Some(message.encode())
 }

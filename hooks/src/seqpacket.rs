@@ -177,16 +177,21 @@ impl AsFd for Connection {
 /// When `socket` is no connected socket.
 pub fn peek(socket: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
     let fd = socket.as_raw_fd();
-    let length = loop {
-        match recv(fd, &mut [], MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC) {
-            Err(Errno::EINTR) => {}
-            length => break length?,
-        }
-    };
+    let length = retried(|| recv(fd, &mut [], MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC))?;
     let mut bytes = vec![0; length];
-    let read = recv(fd, &mut bytes, MsgFlags::MSG_PEEK)?;
+    let read = retried(|| recv(fd, &mut bytes, MsgFlags::MSG_PEEK))?;
     bytes.truncate(read);
     Ok(bytes)
+}
+
+/// Makes a call again when a signal interrupted it.
+fn retried<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            other => return other,
+        }
+    }
 }
 
 #[cfg(test)]

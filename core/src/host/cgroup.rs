@@ -50,6 +50,25 @@ pub fn make_sub_cgroups(placements: &[Placement], target: &Target) -> io::Result
     Ok(())
 }
 
+/// Removes the sub-cgroups of the plan again, as far as nobody uses them.
+pub fn remove_sub_cgroups(
+    placements: &[Placement],
+    container: &BTreeMap<Hierarchy, CgroupPath>,
+    target: &Target,
+) {
+    for placement in placements {
+        let mut path = Some(placement.cgroup.clone());
+        while let Some(cgroup) =
+            path.filter(|path| container.get(&placement.hierarchy) != Some(path) && !path.is_root())
+        {
+            if let Some(dir) = target.cgroup_path_on_host(&placement.hierarchy, &cgroup) {
+                let _ = std::fs::remove_dir(dir.as_path());
+            }
+            path = cgroup.parent();
+        }
+    }
+}
+
 /// Moves the restored tasks of the plan to their sub-cgroups.
 ///
 /// # Errors

@@ -107,6 +107,20 @@ pub fn innermost_pid(status: &str) -> Option<NsPid> {
     line.split_whitespace().last()?.parse().ok().map(NsPid)
 }
 
+/// Offset and `open(2)` flags in `/proc/<pid>/fdinfo/<fd>` (`proc_pid_fdinfo(5)`).
+pub fn pos_and_flags(fdinfo: &str) -> Option<(u64, i32)> {
+    let field = |name: &str| {
+        fdinfo
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .map(str::trim)
+    };
+    Some((
+        field("pos:")?.parse().ok()?,
+        i32::from_str_radix(field("flags:")?, 8).ok()?,
+    ))
+}
+
 /// The watches in an inotify descriptor's `/proc/<pid>/fdinfo/<fd>` (`proc_pid_fdinfo(5)`), by watch descriptor.
 pub fn watches(fdinfo: &str) -> BTreeMap<u32, WatchedObject> {
     let lines = fdinfo
@@ -167,6 +181,15 @@ mod tests {
             CgroupPath::new("/b:c")
         );
         assert_eq!(found[&Hierarchy::v2()], CgroupPath::new("/d"));
+    }
+
+    #[test]
+    fn offset_is_decimal_and_flags_are_octal() {
+        assert_eq!(
+            pos_and_flags("pos:\t42\nflags:\t0100001\nmnt_id:\t9\n"),
+            Some((42, 0o10_0001))
+        );
+        assert_eq!(pos_and_flags("pos:\t42\n"), None);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::{cgroups, file_fact, hostname_in, open_in, parse};
 use crate::ids::{CgroupPath, ContainerPath, HostPid, NsPid};
 use crate::source::{Hierarchy, WatchedObject};
 use crate::target::ObjectId;
-use crate::verify::Restored;
+use crate::verify::{Descriptor, Restored};
 
 /// A restored tree. Must be read from outside the container's cgroup namespace.
 #[derive(Debug)]
@@ -53,11 +53,25 @@ impl Restored for RestoredTree {
         &self.tasks
     }
 
-    fn descriptor(&self, pid: HostPid, fd: u32) -> io::Result<ObjectId> {
+    fn descriptor(&self, pid: HostPid, fd: u32) -> io::Result<Descriptor> {
         let stat = stat(Path::new(&format!("/proc/{pid}/fd/{fd}")))?;
-        Ok(ObjectId {
+        let info = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}"))?;
+        let (pos, flags) = parse::pos_and_flags(&info).ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                "its fdinfo has no offset or no flags",
+            )
+        })?;
+        let device = [libc::S_IFCHR, libc::S_IFBLK].contains(&(stat.st_mode & libc::S_IFMT));
+        let id = ObjectId {
             dev: stat.st_dev,
             ino: stat.st_ino,
+        };
+        Ok(Descriptor {
+            id,
+            rdev: device.then_some(stat.st_rdev),
+            pos,
+            flags,
         })
     }
 

@@ -9,7 +9,7 @@ use crate::source::{OpenFile, Source};
 use crate::target::{FileFact, Target};
 
 /// What an inert descriptor is opened on: reads give end of file.
-const INERT: &str = "/dev/null";
+pub(super) const INERT: &str = "/dev/null";
 
 pub(super) fn lookup(resolved: &Resolved) -> Option<Lookup> {
     match resolved {
@@ -118,6 +118,9 @@ fn cgroup_file(
         rule,
         edit: FileEdit::default(),
         expect: None,
+        flags: file.flags,
+        pos: file.pos,
+        regular: is_regular(file.mode),
         holders: Vec::new(),
     };
     let Some(missing) = missing else {
@@ -206,6 +209,9 @@ fn foreign_file(
             pos: Some(0),
         },
         expect: None,
+        flags: file.flags,
+        pos: file.pos,
+        regular: is_regular(file.mode),
         holders: Vec::new(),
     })
 }
@@ -324,6 +330,9 @@ fn follow(
         rule,
         edit,
         expect,
+        flags: file.flags,
+        pos: file.pos,
+        regular: is_regular(file.mode),
         holders: Vec::new(),
     }
 }

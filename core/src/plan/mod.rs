@@ -21,6 +21,7 @@ mod resolve;
 mod watches;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -53,11 +54,24 @@ pub struct FilePlan {
     pub rule: Rule,
     /// What is edited in the image.
     pub edit: FileEdit,
+    /// `open(2)` flags, which stay.
+    pub flags: i32,
+    /// Offset in the checkpoint, in bytes.
+    pub pos: u64,
+    /// It is a regular file.
+    pub regular: bool,
     /// The object that each of its descriptors must be after the restore.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expect: Option<ObjectId>,
     /// Who holds it.
     pub holders: Vec<Holder>,
+}
+
+impl FilePlan {
+    /// Whether its descriptors are made inert.
+    pub fn inert(&self) -> bool {
+        self.edit.detach && self.new.as_path() == Path::new(files::INERT)
+    }
 }
 
 /// Edits of a file's record in `files.img`; the default changes nothing.
@@ -207,7 +221,13 @@ pub fn watch_lookups(source: &Source, target: &Target) -> BTreeSet<Lookup> {
 pub fn plan(source: &Source, target: &Target, policy: &Policy) -> Plan {
     let resolver = Resolver::new(source, target);
     let mut findings = Vec::new();
-    if source.manifest.is_none() {
+    if source.foreign_manifest {
+        findings.push(Finding::warning(
+            Rule::Checkpoint,
+            Object::Checkpoint,
+            "its source.json is of another dump into the same directory and is not used; the plan rests on CRIU's images alone",
+        ));
+    } else if source.manifest.is_none() {
         findings.push(Finding::note(
             Rule::Checkpoint,
             Object::Checkpoint,

@@ -116,6 +116,7 @@ pub(super) fn plan(
         if dropped.contains(&mount.parent) {
             drop_mount(
                 source,
+                resolver,
                 mount,
                 "it sat on a mount that the new pod has not got",
                 &mut dropped,
@@ -149,6 +150,7 @@ pub(super) fn plan(
             }
             (Some(None), _) => drop_mount(
                 source,
+                resolver,
                 mount,
                 "the new pod has no such mount",
                 &mut dropped,
@@ -163,6 +165,7 @@ pub(super) fn plan(
 /// Takes a mount out, unless something uses it.
 fn drop_mount(
     source: &Source,
+    resolver: &Resolver<'_>,
     mount: &Mount,
     why: &str,
     dropped: &mut BTreeSet<MountId>,
@@ -172,7 +175,7 @@ fn drop_mount(
         mount_point: mount.mount_point.clone(),
         mnt_id: Some(mount.id),
     };
-    let users = users(source, mount.id);
+    let users = users(source, resolver, mount.id);
     if users.is_empty() {
         dropped.insert(mount.id);
         findings.push(Finding::warning(
@@ -190,12 +193,12 @@ fn drop_mount(
 }
 
 /// Who uses files of a mount, in words.
-fn users(source: &Source, mount: MountId) -> Vec<String> {
+fn users(source: &Source, resolver: &Resolver<'_>, mount: MountId) -> Vec<String> {
     let mut users = Vec::new();
     for file in source
         .files
         .values()
-        .filter(|file| file.mount == Some(mount))
+        .filter(|file| resolver.mount_id_of(file) == Some(mount))
     {
         users.extend(
             source

@@ -134,6 +134,16 @@ impl<'a> Resolver<'a> {
         self.maps.get(hierarchy)
     }
 
+    /// The mount a file is really on.
+    pub(super) fn mount_id_of(&self, file: &OpenFile) -> Option<MountId> {
+        match self.source.unreachable(file) {
+            Some(known) => Some(known.mnt_id),
+            None => self
+                .mount_of(file.mount?, &file.path)
+                .map(|joined| joined.mount.id),
+        }
+    }
+
     /// One mount of the checkpoint.
     pub(super) fn joined(&self, id: MountId) -> Option<&Joined<'a>> {
         self.mounts.get(&id)
@@ -218,10 +228,7 @@ impl<'a> Resolver<'a> {
         let path = new
             .strip(&view.new_root)
             .map(|rest| mount.mount_point.join(rest));
-        let lookup = self
-            .target
-            .cgroup_path_on_host(&view.hierarchy, &new)
-            .map(|path| Lookup::new(&path, Path::new("")));
+        let lookup = self.target.cgroup_lookup(&view.hierarchy, &new);
         Resolved::Cgroup {
             old,
             new,
@@ -302,6 +309,7 @@ fn old_cgroup_root(
         mounts
             .find(|recorded| recorded.mnt_id == mount.id)
             .map(|recorded| CgroupPath::new(&recorded.root))
+            .filter(|root| !root.climbs())
     });
     let root = recorded.unwrap_or_else(|| match old_cgroups.get(&hierarchy) {
         Some(container) if mount.root.is_root() && source.private_cgroup_namespace => {

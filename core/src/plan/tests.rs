@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::ids::{CgroupPath, FilesId, HostPath, NsPid};
+use crate::ids::{CgroupPath, HostPath, NsPid};
 use crate::policy::{CgroupFiles, Hostname, ManageCgroups};
 use crate::source::Watch;
 use crate::source::manifest::{ManifestCgroup, ManifestFile, ManifestMount};
@@ -37,7 +37,6 @@ fn source(private: bool) -> Source {
     Source {
         tasks: vec![Task {
             pid: NsPid(1),
-            files: Some(FilesId(1)),
             cgroup_set: Some(2),
         }],
         mounts: vec![
@@ -67,6 +66,7 @@ fn manifest(private: bool) -> Manifest {
         version: crate::source::manifest::VERSION,
         writer: "test".into(),
         time: 0,
+        criu_run: None,
         kernel: String::new(),
         runtime: "runc".into(),
         container: None,
@@ -491,7 +491,6 @@ fn a_task_in_a_sub_cgroup_goes_to_the_same_place_below_the_new_container() {
         .insert(3, BTreeMap::from([(Hierarchy::v2(), member)]));
     source.tasks.push(Task {
         pid: NsPid(2),
-        files: None,
         cgroup_set: Some(3),
     });
     let plan = planned(&source, 0, &[], &Policy::default());
@@ -842,4 +841,55 @@ fn an_external_file_that_the_runtime_hands_in_is_left_alone() {
     target.inherited.insert("file[63:9]".into());
     let plan = plan(&source, &target, &Policy::default());
     assert!(plan.possible() && plan.files.is_empty());
+}
+
+#[test]
+fn a_mount_whose_files_criu_puts_on_the_root_overlay_is_in_use_all_the_same() {
+    let mut source = with_file(source(true), 3, "/data/f", 1, |_| {});
+    let root = Mount {
+        id: MountId(1),
+        mount_point: ContainerPath::new("/"),
+        fs: FsType::Overlay,
+        ext_key: Some("/".into()),
+        ..source.mounts[1].clone()
+    };
+    source.mounts.insert(0, root);
+    let mut target = with_mounts(target(), &[]);
+    target.mounts.retain(|mount| mount.key != "/data");
+    target.mounts.push(TargetMount {
+        key: "/".into(),
+        source: HostPath::new("/rootfs"),
+    });
+    let plan = plan(
+        &source,
+        &looked_up(&source, target, 100, &[]),
+        &Policy::default(),
+    );
+    assert!(plan.dropped_mounts.is_empty());
+    assert!(
+        blockers(&plan)
+            .join("")
+            .contains("fd 3 of process 1 (/data/f)"),
+        "{:?}",
+        plan.findings
+    );
+}
+
+#[test]
+fn a_cgroup_path_that_climbs_places_nobody() {
+    let mut source = source(true);
+    let path = CgroupPath::new(format!("{OLD}/../../../../../etc"));
+    let member = CgroupMember {
+        path,
+        namespace_root: Some(CgroupPath::new(OLD)),
+    };
+    source
+        .cgroup_sets
+        .insert(3, BTreeMap::from([(Hierarchy::v2(), member)]));
+    source.tasks.push(Task {
+        pid: NsPid(2),
+        cgroup_set: Some(3),
+    });
+    let plan = planned(&source, 0, &[], &Policy::default());
+    assert!(plan.cgroup.placements.is_empty());
 }

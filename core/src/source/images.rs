@@ -1,33 +1,23 @@
 //! Reads a [`Source`] out of an image directory.
 //!
-//! Only record images are opened, each without following links. `pages-*.img` never are.
+//! What is needed of each image, as plain data.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
 
 use criu_image::views::{
     CgroupEntry, CoreEntry, FdinfoEntry, FileEntry, FsEntry, InotifyFileEntry, InventoryEntry,
-    MmEntry, MntEntry, PstreeEntry, RemapFilePathEntry, TaskKobjIdsEntry, UtsnsEntry, View,
+    MmEntry, MntEntry, PstreeEntry, RemapFilePathEntry, TaskKobjIdsEntry, UtsnsEntry,
 };
-use criu_image::{Image, Kind};
-use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::Mode;
+use criu_image::{Kind, views};
 
+pub use super::image_dir::{Error, ImageDir, PARENT};
 use super::manifest::{self, Manifest};
 use super::{
     CgroupMember, CgroupSet, FsType, Hierarchy, Mount, OpenFile, Source, Task, UtsNamespace, Watch,
     WatchedObject,
 };
 use crate::finding::Holder;
-use crate::ids::{CgroupPath, ContainerPath, FileId, FilesId, MountId, NsPid};
-
-/// Name of the link to the previous image set of an incremental dump.
-pub const PARENT: &str = "parent";
+use crate::ids::{CgroupPath, ContainerPath, FileId, MountId, NsPid};
 
 /// `enum fstype` of `mnt.proto`.
 const FSTYPE_CGROUP: u32 = 12;
@@ -46,125 +36,6 @@ const ENDED: [u32; 2] = [2, 6];
 /// A VMA whose `shmid` is the id of a file (`VMA_FILE_PRIVATE`, `VMA_FILE_SHARED` of `criu/include/image.h`).
 const VMA_FILE: u32 = 1 << 6 | 1 << 7;
 
-/// Why an image set cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// An image is damaged or of a version that is not known.
-    #[error(transparent)]
-    Image(#[from] criu_image::Error),
-    /// `source.json` cannot be used.
-    #[error(transparent)]
-    Manifest(#[from] manifest::Error),
-    /// The image directory or a file in it cannot be read.
-    #[error("Cannot read {path}")]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// An image that every set has is not there.
-    #[error("{dir} is no whole CRIU image set: it has no {name}")]
-    Missing {
-        /// The image directory.
-        dir: PathBuf,
-        /// The image.
-        name: String,
-    },
-}
-
-/// An image directory.
-#[derive(Debug)]
-pub struct ImageDir {
-    dir: OwnedFd,
-    path: PathBuf,
-}
-
-impl ImageDir {
-    /// Takes an open directory.
-    ///
-    /// # Errors
-    /// When its path cannot be found out.
-    pub fn open(dir: OwnedFd) -> Result<Self, Error> {
-        let link = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
-        let path =
-            std::fs::read_link(&link).map_err(|source| Error::Read { path: link, source })?;
-        Ok(Self { dir, path })
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The names of everything in it.
-    ///
-    /// # Errors
-    /// When it cannot be listed.
-    pub fn names(&self) -> Result<Vec<OsString>, Error> {
-        let failed = |source| Error::Read {
-            path: self.path.clone(),
-            source,
-        };
-        let entries =
-            std::fs::read_dir(format!("/proc/self/fd/{}", self.dir.as_raw_fd())).map_err(failed)?;
-        entries
-            .map(|entry| Ok(entry.map_err(failed)?.file_name()))
-            .collect()
-    }
-
-    fn file(&self, name: &OsStr) -> Result<Option<File>, Error> {
-        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        match openat(self.dir.as_fd(), name, flags, Mode::empty()) {
-            Ok(fd) => Ok(Some(fd.into())),
-            Err(Errno::ENOENT) => Ok(None),
-            Err(errno) => Err(Error::Read {
-                path: self.path.join(name),
-                source: errno.into(),
-            }),
-        }
-    }
-
-    /// Opens an image, `None` when the set has none of this name: CRIU leaves out what would be empty.
-    ///
-    /// # Errors
-    /// When it cannot be read or is no image of this kind.
-    pub fn image(&self, name: &str, kind: Kind) -> Result<Option<Image>, Error> {
-        match self.file(OsStr::new(name))? {
-            Some(file) => Ok(Some(Image::from_file(self.path.join(name), file, kind)?)),
-            None => Ok(None),
-        }
-    }
-
-    fn required(&self, name: &str, kind: Kind) -> Result<Image, Error> {
-        let missing = || Error::Missing {
-            dir: self.path.clone(),
-            name: name.to_owned(),
-        };
-        self.image(name, kind)?.ok_or_else(missing)
-    }
-
-    /// Every record of an image that may be missing: CRIU leaves out what would be empty.
-    fn all<T: View>(&self, name: &str, kind: Kind) -> Result<Vec<T>, Error> {
-        self.image(name, kind)?
-            .map_or_else(|| Ok(Vec::new()), |image| views(&image))
-    }
-
-    /// Every record of an image that a whole set has.
-    fn some<T: View>(&self, name: &str, kind: Kind) -> Result<Vec<T>, Error> {
-        views(&self.required(name, kind)?)
-    }
-
-    /// The record of an image that a whole set has.
-    fn one<T: View>(&self, name: &str, kind: Kind) -> Result<T, Error> {
-        Ok(self.required(name, kind)?.only_record()?.view()?)
-    }
-}
-
-fn views<T: View>(image: &Image) -> Result<Vec<T>, Error> {
-    image.records().map(|record| Ok(record?.view()?)).collect()
-}
-
 impl Source {
     /// Reads everything the rules need.
     ///
@@ -173,13 +44,11 @@ impl Source {
     /// expected.
     pub fn read(dir: &ImageDir) -> Result<Self, Error> {
         let inventory: InventoryEntry = dir.one("inventory.img", Kind::Inventory)?;
-        let mut source = Self {
-            manifest: read_manifest(dir)?,
-            ..Self::default()
-        };
+        let mut source = Self::default();
+        read_manifest(dir, &mut source, &inventory)?;
         let Some(init) = read_tasks(dir, &mut source)? else {
             return Err(Error::Missing {
-                dir: dir.path.clone(),
+                dir: dir.path().to_path_buf(),
                 name: "pstree.img with a process".into(),
             });
         };
@@ -203,7 +72,8 @@ impl Source {
                 name: entry.nodename.to_string(),
             });
         }
-        for entry in dir.all::<CgroupEntry>("cgroup.img", Kind::Cgroup)? {
+        if let Some(entry) = dir.optional::<CgroupEntry>("cgroup.img", Kind::Cgroup)? {
+            check_cgroups(dir, &entry)?;
             source.cgroup_sets = entry
                 .sets
                 .into_iter()
@@ -218,11 +88,32 @@ impl Source {
     }
 }
 
-fn read_manifest(dir: &ImageDir) -> Result<Option<Manifest>, Error> {
-    Ok(dir
-        .file(OsStr::new(manifest::FILE_NAME))?
-        .map(Manifest::read)
-        .transpose()?)
+/// Reads `source.json`. One that belongs to another dump into the same directory is not believed.
+fn read_manifest(
+    dir: &ImageDir,
+    source: &mut Source,
+    inventory: &InventoryEntry,
+) -> Result<(), Error> {
+    let Some(file) = dir.other(manifest::FILE_NAME)? else {
+        return Ok(());
+    };
+    let manifest = Manifest::read(file)?;
+    let run = inventory.dump_criu_run_id.as_ref().map(ToString::to_string);
+    if run == manifest.criu_run {
+        source.manifest = Some(manifest);
+    } else {
+        source.foreign_manifest = true;
+    }
+    Ok(())
+}
+
+/// What identifies the run of criu that made an image set; `None` for a criu that does not write it (before 4.1).
+///
+/// # Errors
+/// When there is no inventory, or it is damaged.
+pub fn criu_run(dir: &ImageDir) -> Result<Option<String>, Error> {
+    let inventory: InventoryEntry = dir.one("inventory.img", Kind::Inventory)?;
+    Ok(inventory.dump_criu_run_id.map(|id| id.to_string()))
 }
 
 /// Reads the processes, who holds which file, and what is in use otherwise. Returns the init's ids.
@@ -235,9 +126,8 @@ fn read_tasks(dir: &ImageDir, source: &mut Source) -> Result<Option<TaskKobjIdsE
         // Since criu 3.17 each thread has its set; before, the task had one.
         let of_thread = core.thread_core.as_ref().and_then(|thread| thread.cg_set);
         let of_task = core.tc.as_ref().and_then(|task| task.cg_set);
-        let mut task = Task {
+        let task = Task {
             pid: NsPid(pid),
-            files: None,
             cgroup_set: of_thread.or(of_task),
         };
         // Of a process that has ended and was not yet waited for there is no more than its end.
@@ -250,7 +140,6 @@ fn read_tasks(dir: &ImageDir, source: &mut Source) -> Result<Option<TaskKobjIdsE
             continue;
         }
         let ids: TaskKobjIdsEntry = dir.one(&format!("ids-{pid}.img"), Kind::Ids)?;
-        task.files = Some(FilesId(ids.files_id));
         source.tasks.push(task);
         if read_tables.insert(ids.files_id) {
             read_descriptors(dir, ids.files_id, NsPid(pid), source)?;
@@ -303,9 +192,13 @@ fn read_files(dir: &ImageDir, source: &mut Source) -> Result<(), Error> {
             .extend(entry.ify.into_iter().flat_map(watches));
         let Some(reg) = entry.reg else { continue };
         let id = FileId(reg.id);
+        let path = ContainerPath::new(&reg.name);
+        if path.climbs() {
+            return Err(climbs(dir, "files.img", "reg_file_entry.name", &reg.name));
+        }
         let file = OpenFile {
             id,
-            path: ContainerPath::new(reg.name),
+            path,
             mount: reg
                 .mnt_id
                 .and_then(|id| u32::try_from(id.0).ok())
@@ -324,6 +217,28 @@ fn read_files(dir: &ImageDir, source: &mut Source) -> Result<(), Error> {
         .map(|remap| FileId(remap.orig_id))
         .collect();
     Ok(())
+}
+
+fn climbs(dir: &ImageDir, image: &str, field: &'static str, value: impl ToString) -> Error {
+    Error::Climbs {
+        path: dir.path().join(image),
+        field,
+        value: value.to_string(),
+    }
+}
+
+/// A cgroup's path decides where directories are made and tasks are moved.
+fn check_cgroups(dir: &ImageDir, entry: &CgroupEntry) -> Result<(), Error> {
+    let mut members = entry.sets.iter().flat_map(|set| &set.ctls);
+    match members.find(|member| CgroupPath::new(&member.path).climbs()) {
+        Some(member) => Err(climbs(
+            dir,
+            "cgroup.img",
+            "cg_member_entry.path",
+            &member.path,
+        )),
+        None => Ok(()),
+    }
 }
 
 fn watches(instance: InotifyFileEntry) -> impl Iterator<Item = Watch> {
@@ -360,7 +275,7 @@ fn mount(entry: MntEntry) -> Mount {
 
 /// One cgroup set. `cgns_prefix` is the length in bytes of the part of `path` that is above the container's cgroup
 /// namespace (`criu/cgroup.c`, `dump_sets`).
-fn cgroup_set(members: Vec<criu_image::views::CgMemberEntry>) -> CgroupSet {
+fn cgroup_set(members: Vec<views::CgMemberEntry>) -> CgroupSet {
     let mut set = BTreeMap::new();
     for member in members {
         let path = member.path.to_string();

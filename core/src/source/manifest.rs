@@ -33,6 +33,9 @@ pub struct Manifest {
     pub writer: String,
     /// Time of the dump, seconds since the epoch.
     pub time: u64,
+    /// The run of criu that made the images, as `inventory.img` names it.
+    #[serde(default)]
+    pub criu_run: Option<String>,
     /// The kernel's release (`uname -r`).
     pub kernel: String,
     /// The runtime that asked for the dump, for example `runc`.
@@ -164,6 +167,7 @@ mod tests {
             version: VERSION,
             writer: "restow 0.1.0".into(),
             time: 1,
+            criu_run: None,
             kernel: "6.18".into(),
             runtime: "runc".into(),
             container: Some("c".into()),

@@ -3,13 +3,14 @@
 //! This is plain data. [`images`] fills it from an image directory, [`manifest`] is the part that only the dump could
 //! know. Everything here is untrusted input: it is bounded when read and never used as a path on the node.
 
+mod image_dir;
 pub mod images;
 pub mod manifest;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::finding::Holder;
-use crate::ids::{CgroupPath, ContainerPath, FileId, FilesId, MountId, NsPid};
+use crate::ids::{CgroupPath, ContainerPath, FileId, MountId, NsPid};
 
 pub use manifest::{Manifest, ManifestFile};
 
@@ -146,8 +147,6 @@ pub struct WatchedObject {
 pub struct Task {
     /// Its id in the container's pid namespace.
     pub pid: NsPid,
-    /// Its descriptor table.
-    pub files: Option<FilesId>,
     /// Index of its cgroup set in [`Source::cgroup_sets`].
     pub cgroup_set: Option<u32>,
 }
@@ -200,6 +199,8 @@ pub struct Source {
     pub private_cgroup_namespace: bool,
     /// What only the dump could know.
     pub manifest: Option<Manifest>,
+    /// There is a `source.json`, but of another dump.
+    pub foreign_manifest: bool,
 }
 
 impl Source {
@@ -231,11 +232,6 @@ impl Source {
             .as_ref()
             .map(|manifest| manifest.cgroup.paths.clone())
             .unwrap_or_default()
-    }
-
-    /// The mount with this id.
-    pub fn mount(&self, id: MountId) -> Option<&Mount> {
-        self.mounts.iter().find(|mount| mount.id == id)
     }
 
     /// What the dump knew of a file that is external in the images.

@@ -71,8 +71,10 @@ impl Staging {
             .mode(0o711)
             .create(root)
             .map_err(failed("make", root))?;
-        collect(root);
         let root = root.canonicalize().map_err(failed("find", root))?;
+        // Held while a directory is made and locked, so that nobody collects it in between.
+        let _making = lock_root(&root)?;
+        collect(&root);
         let own = std::process::id();
         for attempt in 0.. {
             let path = root.join(format!("{own}.{attempt}"));
@@ -152,28 +154,29 @@ impl Staging {
     /// # Errors
     /// When something in it cannot be removed.
     pub fn remove(self) -> Result<(), Error> {
+        // Half removed, it must not be collected by another at the same time.
+        let _removing = self.path.parent().map(lock_root).transpose()?;
         fs::remove_dir_all(&self.path).map_err(failed("remove", &self.path))
     }
 }
 
-/// Removes staging directories whose users are gone. Best effort: what cannot be removed now is tried again next time.
+fn lock_root(root: &Path) -> Result<Flock<File>, Error> {
+    let directory = File::open(root).map_err(failed("open", root))?;
+    Flock::lock(directory, FlockArg::LockExclusive)
+        .map_err(|(_, errno)| failed("lock", root)(errno.into()))
+}
+
+/// Removes staging directories whose users are gone; the caller holds the root's lock. Best effort: what cannot be
+/// removed now is tried again next time.
 fn collect(root: &Path) {
     for entry in fs::read_dir(root).into_iter().flatten().flatten() {
-        let lock_path = entry.path().join(LOCK);
-        // A directory without a lock is just being made, or was left in that instant: only old ones go.
-        let stale = match File::open(&lock_path) {
-            Ok(file) => Flock::lock(file, FlockArg::LockExclusiveNonblock).is_ok(),
-            Err(_) => entry
-                .metadata()
-                .and_then(|meta| meta.modified())
-                .is_ok_and(|time| {
-                    time.elapsed()
-                        .is_ok_and(|age| age > std::time::Duration::from_secs(60))
-                }),
-        };
-        if stale {
+        let lock = File::open(entry.path().join(LOCK)).ok();
+        let held = lock.map(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock));
+        // One without a lock was left in the instant before it got one.
+        if !matches!(held, Some(Err(_))) {
             let _ = fs::remove_dir_all(entry.path());
         }
+        drop(held);
     }
 }
 
@@ -208,6 +211,23 @@ mod tests {
         assert_eq!(path("/run/restow/1.0", "/var/img"), "../../../var/img");
         assert_eq!(path("/run/restow/1.0", "/run/img"), "../../img");
         assert_eq!(path("/a", "/a"), "");
+    }
+
+    #[test]
+    fn no_restore_takes_away_the_directory_of_another() {
+        let root = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        let staging = Staging::new(root.path()).unwrap();
+                        assert!(staging.path().join(LOCK).exists());
+                        staging.remove().unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
     }
 
     #[test]

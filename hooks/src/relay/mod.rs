@@ -27,8 +27,8 @@
 //!   say and go on reading.
 //! * The end of criu is the end of its process, not of its socket: what criu forks inherits the socket, and when criu is
 //!   killed its helpers and half-restored tasks hold it open for ever.
-//! * criu gone without a result: the client gets a failed one, and a tree that was never resumed is killed, because
-//!   criu cannot do it any more.
+//! * criu gone without a result: the client gets a failed one, and what was restored is killed, because criu cannot do
+//!   it any more. A tree that already ran is no exception: its runtime has been told that it is not there.
 //! * Once `post-restore` is answered, the stage is not called again: a relay that died then would leave a running
 //!   container its runtime does not know.
 
@@ -58,7 +58,7 @@ pub trait Stage {
     /// A notification came from criu; the tree stands still until this returns.
     fn notified(&mut self, notification: &Notification) -> Answer;
 
-    /// criu is gone without a result, and the tree it was restoring, if any, has never run.
+    /// criu is gone without a result; what it was restoring, if anything, must not stay.
     fn abandoned(&mut self);
 
     /// The result is known and the client is about to hear of it: criu's own result (failure when it gave none), and
@@ -106,8 +106,6 @@ struct State {
     externals: Vec<String>,
     /// `post-restore` was answered with success.
     committed: bool,
-    /// `pre-resume` was seen: the tree may be running.
-    resumed: bool,
 }
 
 impl State {
@@ -228,7 +226,6 @@ impl<S: Stage> Relay<'_, S> {
         state: &mut State,
     ) {
         let script = notification.script.as_str();
-        state.resumed |= script == "pre-resume";
         if !state.committed && state.veto.is_none() {
             let mut answer = self.stage.notified(notification);
             if answer == Answer::Forward && script == "post-restore" && !self.criu_process.alive() {
@@ -263,9 +260,7 @@ impl<S: Stage> Relay<'_, S> {
     }
 
     fn abandoned(&mut self, state: &State) {
-        if !state.resumed {
-            self.stage.abandoned();
-        }
+        self.stage.abandoned();
         self.stage.result(false, state.veto.as_deref());
         let reason = state
             .veto
