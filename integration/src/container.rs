@@ -204,14 +204,16 @@ impl<'e> Container<'e> {
         let text = fs::read(&path)
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
             .unwrap_or_default();
-        let errors: Vec<&str> = text
+        let mut errors: Vec<&str> = text
             .lines()
             .filter(|line| line.contains("Error"))
             // Without CAP_SYS_RESOURCE this is in every log and harms nothing.
             .filter(|line| !line.contains("RLIMIT") && !line.contains("rlimit"))
             .map(|line| line.split_once("Error ").map_or(line, |(_, error)| error))
-            .take(3)
             .collect();
+        // Restow's reason comes last in the log and matters most.
+        errors.sort_by_key(|error| !error.starts_with("(restow)"));
+        errors.truncate(3);
         if errors.is_empty() {
             format!("({log} has no errors)")
         } else {

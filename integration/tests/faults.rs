@@ -8,7 +8,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use restow_integration::container::{Checkpoint, Container};
 use restow_integration::engine::{Engine, Mode, Stack};
 use restow_integration::on_both_suites;
@@ -18,6 +18,7 @@ use restow_integration::suite::Suite;
 on_both_suites!(
     a_dump_that_loses_a_process_leaves_the_container_running,
     a_restore_that_loses_a_process_leaves_nothing_and_can_be_repeated,
+    a_restore_that_is_not_as_planned_is_vetoed_before_it_runs,
 );
 
 /// Read by every runc for every container of the node (runc's criu-checkpoint documentation).
@@ -45,8 +46,13 @@ fn arrange(engine: &Engine, stage: &str, victim: Victim) -> Result<()> {
              [ \"$(readlink $p/exe)\" = /opt/restow/bin/criu ] && kill -9 ${p#/proc/}; done"
         }
     };
+    arrange_script(engine, stage, kill)
+}
+
+/// Runs `body` in a shell, as a child of CRIU, at `stage`.
+fn arrange_script(engine: &Engine, stage: &str, body: &str) -> Result<()> {
     let script = format!(
-        "#!/bin/sh\n[ \"$CRTOOLS_SCRIPT_ACTION\" = {stage} ] || exit 0\necho {victim:?} > /opt/hit\n{kill}\nexit 0\n"
+        "#!/bin/sh\n[ \"$CRTOOLS_SCRIPT_ACTION\" = {stage} ] || exit 0\necho > /opt/hit\n{body}\nexit 0\n"
     );
     let path = engine.node().path(SCRIPT);
     fs::write(&path, script).context("Write the action script")?;
@@ -150,25 +156,26 @@ fn a_restore_that_loses_a_process_leaves_nothing_and_can_be_repeated(suite: Suit
     container.checkpoint(&checkpoint)?;
     pod_a.remove(vec![container])?;
 
-    for stage in ["setup-namespaces", "post-setup-namespaces"] {
-        for victim in VICTIMS {
-            arrange(&engine, stage, victim)?;
-            let pod = Pod::start(&engine, &PodOptions::new("pod-b"))?;
-            let mut container = pod.container(&probe())?;
-            let failed = container.restore(&checkpoint);
-            disarm(&engine)?;
-            ensure!(
-                failed.is_err(),
-                "{victim:?} was killed at {stage} and the restore is said to have succeeded"
-            );
-            let what = format!(
-                "{victim:?} killed at {stage}: no process is left in the container's cgroup"
-            );
-            eventually(&what, || container.cgroup_population().unwrap_or(0) == 0)?;
-            eventually("the relay is gone", || no_relay(&engine))?;
-            pod.remove(vec![container])?;
-            println!("restore, {victim:?} killed at {stage} | {suite} | no process is left");
-        }
+    let early = ["setup-namespaces", "post-setup-namespaces"]
+        .map(|stage| VICTIMS.map(|victim| (stage, victim)));
+    // After post-restore only criu's end is made good: without a relay or a runtime nobody is left who could.
+    let late = ["post-restore", "pre-resume", "post-resume"].map(|stage| (stage, Victim::Criu));
+    for (stage, victim) in early.into_iter().flatten().chain(late) {
+        arrange(&engine, stage, victim)?;
+        let pod = Pod::start(&engine, &PodOptions::new("pod-b"))?;
+        let mut container = pod.container(&probe())?;
+        let failed = container.restore(&checkpoint);
+        disarm(&engine)?;
+        ensure!(
+            failed.is_err(),
+            "{victim:?} was killed at {stage} and the restore is said to have succeeded"
+        );
+        let what =
+            format!("{victim:?} killed at {stage}: no process is left in the container's cgroup");
+        eventually(&what, || container.cgroup_population().unwrap_or(0) == 0)?;
+        eventually("the relay is gone", || no_relay(&engine))?;
+        pod.remove(vec![container])?;
+        println!("restore, {victim:?} killed at {stage} | {suite} | no process is left");
     }
 
     // The last word: the checkpoint is as good as before, and its restore collects what the killed relays left.
@@ -179,4 +186,49 @@ fn a_restore_that_loses_a_process_leaves_nothing_and_can_be_repeated(suite: Suit
     eventually("the staging directories are gone", || {
         fs::read_dir(engine.node().path(STAGING)).is_ok_and(|mut entries| entries.next().is_none())
     })
+}
+
+fn a_restore_that_is_not_as_planned_is_vetoed_before_it_runs(suite: Suite) -> Result<()> {
+    let engine = Engine::start(Stack::v2(suite), Mode::Restow)?;
+    let pod_a = Pod::start(&engine, &PodOptions::new("pod-a"))?;
+    let mut container = pod_a.container(&probe())?;
+    container.start()?;
+    let counted = container.reports()?[0].counter;
+    let checkpoint = Checkpoint::new(&engine, "vetoed")?;
+    container.checkpoint(&checkpoint)?;
+    pod_a.remove(vec![container])?;
+
+    // Between plan and restore the file behind /etc/hosts becomes another one.
+    let replace = "for f in /var/lib/kubelet/pods/*/etc-hosts; do cp $f $f.new; mv $f.new $f; done";
+    arrange_script(&engine, "pre-restore", replace)?;
+    let pod = Pod::start(&engine, &PodOptions::new("pod-b"))?;
+    let mut container = pod.container(&probe())?;
+    let Err(error) = container.restore(&checkpoint) else {
+        bail!("It was restored although it is not as planned")
+    };
+    disarm(&engine)?;
+    let text = format!("{error:#}");
+    for word in [
+        "(restow): The restored container is not as planned",
+        "mount /etc/hosts (mnt_id ",
+        "fd 4 of process 1",
+    ] {
+        ensure!(text.contains(word), "No {word:?} in {text}");
+    }
+    println!(
+        "veto | {suite} | {}",
+        text.lines().next().unwrap_or_default()
+    );
+    eventually("no process is left", || {
+        container.cgroup_population().unwrap_or(0) == 0
+    })?;
+    eventually("the staging directory is gone", || {
+        fs::read_dir(engine.node().path(STAGING)).is_ok_and(|mut entries| entries.next().is_none())
+    })?;
+
+    let mut again = pod.container(&probe())?;
+    again
+        .restore(&checkpoint)
+        .context("The second try, with nothing in its way")?;
+    check_running(&again, counted)
 }
