@@ -23,6 +23,8 @@ pub struct Journey {
     pub container_there: Option<ContainerOptions>,
     /// Pod A goes on while pod B is restored.
     pub leave_running: bool,
+    /// Done when the container in pod A runs.
+    pub before_checkpoint: Option<fn(&Engine) -> Result<()>>,
 }
 
 /// Names of pod A, after it is gone.
@@ -74,6 +76,7 @@ impl Journey {
             container,
             container_there: None,
             leave_running: false,
+            before_checkpoint: None,
         }
     }
 
@@ -92,6 +95,9 @@ impl Journey {
             container_cgroup_inside: container_a.cgroup().to_owned(),
             reports: container_a.reports()?,
         };
+        if let Some(change) = self.before_checkpoint {
+            change(engine)?;
+        }
         let checkpoint = Checkpoint::new(engine, "journey")?;
         let mut left_behind = None;
         if self.leave_running {

@@ -15,7 +15,10 @@ use restow_integration::suite::Suite;
 on_both_suites!(
     mounts_5_the_termination_log_is_the_new_pods,
     mounts_6_a_volume_comes_from_its_new_source,
+    mounts_7_a_sub_path_file_is_the_new_pods,
     mounts_8_nested_and_reordered_mounts_are_joined_by_mount_point,
+    mounts_12_an_unlinked_file_on_a_volume_moves_with_its_content,
+    mounts_13_a_volume_in_memory_is_the_new_pods,
 );
 
 fn mounts_5_the_termination_log_is_the_new_pods(suite: Suite) -> Result<()> {
@@ -147,6 +150,85 @@ fn mounts_8_nested_and_reordered_mounts_are_joined_by_mount_point(suite: Suite) 
                 );
             }
             Ok("each descriptor is on the mount of pod B with its mount point".to_owned())
+        })
+    })
+}
+
+fn mounts_7_a_sub_path_file_is_the_new_pods(suite: Suite) -> Result<()> {
+    compare("Mounts 7", Stack::v2(suite), Stock::Right, |engine| {
+        let with = |volume: &str| {
+            ContainerOptions::new(1)
+                .bind(Bind::new(format!("{volume}/data"), "/etc/app.conf").readonly())
+                .open("all:r:3:/etc/app.conf")
+                .open("each:r:0:/etc/app.conf")
+        };
+        let mut journey = Journey::new(with(&volume(engine, "of-a", "setting = old")?));
+        let new = volume(engine, "of-b", "setting = new")?;
+        journey.container_there = Some(with(&new));
+        journey.run(engine, |there| {
+            let expected = inode(&engine.node().path(new).join("data"))?;
+            there.check_file("/etc/app.conf", expected)?;
+            Ok("descriptors on the single file are on pod B's".to_owned())
+        })
+    })
+}
+
+fn mounts_12_an_unlinked_file_on_a_volume_moves_with_its_content(suite: Suite) -> Result<()> {
+    compare(
+        "Mounts 12 (unlinked)",
+        Stack::v2(suite),
+        Stock::Right,
+        |engine| {
+            let with = |volume: String| {
+                ContainerOptions::new(1)
+                    .bind(Bind::new(volume, "/volume"))
+                    .open("all:rw:4:/volume/data")
+            };
+            let mut journey = Journey::new(with(volume(engine, "of-a", "only in memory")?));
+            journey.container_there = Some(with(volume(engine, "of-b", "pod B's own")?));
+            journey.before_checkpoint = Some(|engine| {
+                fs::remove_file(engine.node().path("/var/lib/kubelet/volumes/of-a/data"))
+                    .context("Unlink the file")
+            });
+            journey.run(engine, |there| {
+            for report in &there.reports {
+                let file = &report.files[0];
+                ensure!(file.content.as_deref() == Some("only in memory"), "fd {} reads {:?}", file.fd, file.content);
+                ensure!(file.offset == 4, "fd {} is at {}", file.fd, file.offset);
+            }
+            let beside = fs::read_to_string(engine.node().path("/var/lib/kubelet/volumes/of-b/data"));
+            ensure!(beside.is_ok_and(|text| text == "pod B's own"), "pod B's file of the same name was touched");
+            Ok("the unlinked file is there with its content, pod B's file of that name is untouched".to_owned())
+        })
+        },
+    )
+}
+
+fn mounts_13_a_volume_in_memory_is_the_new_pods(suite: Suite) -> Result<()> {
+    compare("Mounts 13", Stack::v2(suite), Stock::Right, |engine| {
+        let with = |name: &str, text: &str| -> Result<ContainerOptions> {
+            let path = format!("/var/lib/kubelet/volumes/{name}");
+            fs::create_dir_all(engine.node().path(&path))
+                .with_context(|| format!("Create {path}"))?;
+            engine.run("mount", &["-t", "tmpfs", "-o", "size=1m", "memory", &path])?;
+            let bind = Bind::new(volume(engine, name, text)?, "/cache");
+            Ok(ContainerOptions::new(1)
+                .bind(bind)
+                .open("all:rw:2:/cache/data"))
+        };
+        let mut journey = Journey::new(with("of-a", "0123456789")?);
+        journey.container_there = Some(with("of-b", "abcdefghij")?);
+        journey.run(engine, |there| {
+            for report in &there.reports {
+                let file = &report.files[0];
+                ensure!(
+                    file.content.as_deref() == Some("abcdefghij"),
+                    "fd {} reads {:?}",
+                    file.fd,
+                    file.content
+                );
+            }
+            Ok("the descriptor is on pod B's tmpfs".to_owned())
         })
     })
 }
