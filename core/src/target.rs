@@ -81,6 +81,8 @@ pub struct Target {
     pub inherited: BTreeSet<String>,
     /// Mounts of the new container's spec.
     pub spec_mounts: Vec<SpecMount>,
+    /// The new container's root file system is read-only.
+    pub read_only_root: bool,
     /// Host name of the new sandbox, when the container gets it from there.
     pub hostname: Option<String>,
     /// What is at the paths that [`crate::plan::lookups`] asked for; `None` for a path where nothing is.

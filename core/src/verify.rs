@@ -36,6 +36,11 @@ pub trait Restored {
     /// # Errors
     /// When nothing is there.
     fn mount_point(&self, path: &ContainerPath) -> io::Result<ObjectId>;
+    /// Whether the container's root file system is read-only.
+    ///
+    /// # Errors
+    /// When the container is gone.
+    fn read_only_root(&self) -> io::Result<bool>;
     /// Whether the container's cgroup namespace is another than the node's.
     ///
     /// # Errors
@@ -104,6 +109,21 @@ pub fn verify(plan: &Plan, tree: &impl Restored) -> Verdict {
             mount.expect,
             tree,
             &mut verdict,
+        );
+    }
+    if plan.read_only_root {
+        let wrong = match tree.read_only_root() {
+            Ok(true) => None,
+            Ok(false) => Some("it is writable and must not be".to_owned()),
+            Err(error) => Some(format!("it cannot be looked at: {error}")),
+        };
+        let mount_point = ContainerPath::new("/");
+        verdict.check(
+            || Object::Mount {
+                mount_point,
+                mnt_id: None,
+            },
+            wrong,
         );
     }
     cgroups(plan, tree, &mut verdict);

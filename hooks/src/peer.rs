@@ -33,6 +33,8 @@ pub struct Bundle {
     pub annotations: BTreeMap<String, String>,
     /// The spec's mounts.
     pub mounts: Vec<SpecMount>,
+    /// The spec's root file system is read-only.
+    pub read_only_root: bool,
     /// The spec's host name.
     pub hostname: Option<String>,
 }
@@ -168,6 +170,7 @@ impl Bundle {
                     })
                 })
                 .collect(),
+            read_only_root: spec["root"]["readonly"] == true,
             hostname: text(&spec["hostname"]).filter(|name| !name.is_empty()),
         }
     }
@@ -240,6 +243,7 @@ mod tests {
     fn what_is_read_of_a_bundle() {
         let spec = serde_json::json!({
             "hostname": "h",
+            "root": {"path": "rootfs", "readonly": true},
             "annotations": {"restow.dev/enabled": "true"},
             "mounts": [
                 {"destination": "/proc", "type": "proc"},
@@ -250,6 +254,7 @@ mod tests {
         let bundle = Bundle::parse(&spec);
         assert_eq!(bundle.annotations["restow.dev/enabled"], "true");
         assert_eq!(bundle.hostname.as_deref(), Some("h"));
+        assert!(bundle.read_only_root);
         let mounts = bundle
             .mounts
             .iter()

@@ -183,7 +183,7 @@ impl Restore {
                 |error| format!("A restored process cannot be moved to its sub-cgroup: {error}"),
             )?;
         }
-        attach(init, &self.plan.added_mounts)
+        attach(init, &self.plan.added_mounts, self.plan.read_only_root)
             .map_err(|error| format!("A mount of the new pod cannot be attached: {error}"))?;
         let verdict = verify(&self.plan, &tree);
         for mismatch in &verdict.mismatches {
@@ -342,6 +342,7 @@ fn target(operation: &Operation) -> Result<Target, String> {
     target.cgroups = cgroups;
     target.mounts = operation.request.external_mounts().map_err(bad)?;
     target.inherited = operation.request.inherited().map_err(bad)?;
+    target.read_only_root = operation.bundle.read_only_root;
     target.spec_mounts.clone_from(&operation.bundle.mounts);
     target.hostname = match operation.request.joined_namespace("uts").map_err(bad)? {
         Some(path) => {

@@ -213,14 +213,16 @@ fn identity_7_a_hardened_container_moves(suite: Suite) -> Result<()> {
                 field("CapBnd:")
             );
             let writable = there.reports.iter().any(|report| {
-                let root = report.mountinfo.lines().find(|line| line.split(' ').nth(4) == Some("/"));
-                !root.is_some_and(|line| line.split(' ').nth(5).is_some_and(|options| options.starts_with("ro")))
+                let root = report
+                    .mountinfo
+                    .lines()
+                    .find(|line| line.split(' ').nth(4) == Some("/"));
+                !root.is_some_and(|line| {
+                    line.split(' ')
+                        .nth(5)
+                        .is_some_and(|options| options.starts_with("ro"))
+                })
             });
-            if writable && suite == Suite::Stable {
-                // runc 1.1 loses the flag on restore, and nothing sets it again yet.
-                return Ok("seccomp, no_new_privs and the one capability are still there; GAP: the read-only root is writable"
-                    .to_owned());
-            }
             ensure!(!writable, "its read-only root is writable");
             Ok(
                 "seccomp, no_new_privs, one capability and the read-only root are still there"

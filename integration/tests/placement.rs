@@ -64,7 +64,7 @@ fn cgroup_6_a_task_in_a_sub_cgroup_is_in_the_same_one_below_the_new_container(
         });
         match (mode, found) {
             (Mode::Restow, Ok(_)) => {
-                println!("Cgroup 6 | {suite} | Restow: right: pod B's service/worker has the task")
+                println!("Cgroup 6 | {suite} | Restow: right: pod B's service/worker has the task");
             }
             (Mode::Restow, Err(error)) => return Err(error),
             // runc passes CRIU the new cgroup since 1.2; before, everything lands in the old pod's.

@@ -7,7 +7,7 @@
 // The mount calls have no safe wrapper in nix, and the child is a fork.
 #![allow(unsafe_code)]
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -22,12 +22,13 @@ use nix::unistd::{ForkResult, fork};
 use crate::ids::HostPid;
 use crate::plan::AddedMount;
 
-/// Attaches the mounts, in this order. This process must have one thread.
+/// Attaches the mounts, in this order, and then makes the root file system read-only where that is wanted. This process
+/// must have one thread.
 ///
 /// # Errors
 /// With the mount that could not be attached; those before it are.
-pub fn attach(init: HostPid, mounts: &[AddedMount]) -> io::Result<()> {
-    if mounts.is_empty() {
+pub fn attach(init: HostPid, mounts: &[AddedMount], read_only_root: bool) -> io::Result<()> {
+    if mounts.is_empty() && !read_only_root {
         return Ok(());
     }
     let namespace = File::open(format!("/proc/{init}/ns/mnt"))?;
@@ -39,7 +40,7 @@ pub fn attach(init: HostPid, mounts: &[AddedMount]) -> io::Result<()> {
     // SAFETY: this process has one thread, so the child may do whatever it could.
     match unsafe { fork() }? {
         ForkResult::Child => {
-            let text = match enter_and_move(&namespace, mounts, &clones) {
+            let text = match enter_and_mount(&namespace, mounts, &clones, read_only_root) {
                 Ok(()) => String::new(),
                 Err(error) => error.to_string(),
             };
@@ -63,12 +64,40 @@ pub fn attach(init: HostPid, mounts: &[AddedMount]) -> io::Result<()> {
     }
 }
 
-fn enter_and_move(namespace: &File, mounts: &[AddedMount], clones: &[OwnedFd]) -> io::Result<()> {
+fn enter_and_mount(
+    namespace: &File,
+    mounts: &[AddedMount],
+    clones: &[OwnedFd],
+    read_only_root: bool,
+) -> io::Result<()> {
     setns(namespace, CloneFlags::CLONE_NEWNS)?;
     for (mount, clone) in mounts.iter().zip(clones) {
         move_to(mount, clone).map_err(|error| named(mount, &error))?;
     }
+    if read_only_root {
+        set_attributes(libc::AT_FDCWD, c"/", 0, libc::MOUNT_ATTR_RDONLY, 0)
+            .map_err(|error| io::Error::new(error.kind(), format!("/ read-only: {error}")))?;
+    }
     Ok(())
+}
+
+fn set_attributes(
+    fd: RawFd,
+    path: &CStr,
+    flags: i32,
+    set: u64,
+    propagation: u64,
+) -> io::Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: set,
+        attr_clr: 0,
+        propagation,
+        userns_fd: 0,
+    };
+    let (at, size) = (&raw const attributes, size_of::<libc::mount_attr>());
+    // SAFETY: path and structure live for the length of the call, and the structure's size is given.
+    checked(unsafe { libc::syscall(libc::SYS_mount_setattr, fd, path.as_ptr(), flags, at, size) })
+        .map(drop)
 }
 
 /// A detached copy of the source with the mount's attributes.
@@ -90,25 +119,13 @@ fn clone(mount: &AddedMount) -> io::Result<OwnedFd> {
         .iter()
         .filter(|(option, _)| mount.has(option))
         .fold(0, |set, (_, flag)| set | flag);
-    let attributes = libc::mount_attr {
-        attr_set: set,
-        attr_clr: 0,
-        propagation: libc::MS_PRIVATE,
-        userns_fd: 0,
-    };
-    let flags = libc::AT_EMPTY_PATH | recursive;
-    let (at, size) = (&raw const attributes, size_of::<libc::mount_attr>());
-    // SAFETY: the structure lives for the length of the call and its size is given.
-    checked(unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            fd.as_raw_fd(),
-            c"".as_ptr(),
-            flags,
-            at,
-            size,
-        )
-    })?;
+    set_attributes(
+        fd.as_raw_fd(),
+        c"",
+        libc::AT_EMPTY_PATH | recursive,
+        set,
+        libc::MS_PRIVATE,
+    )?;
     Ok(fd)
 }
 

@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 
 use nix::sys::stat::stat;
+use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::{cgroups, file_fact, hostname_in, open_in, parse};
 use crate::ids::{CgroupPath, ContainerPath, HostPid, NsPid};
@@ -89,6 +90,11 @@ impl Restored for RestoredTree {
         let root = format!("/proc/{}/root", self.init);
         let rest = path.as_path().strip_prefix("/").unwrap_or(path.as_path());
         Ok(file_fact(&open_in(Path::new(&root), rest)?)?.id)
+    }
+
+    fn read_only_root(&self) -> io::Result<bool> {
+        let flags = statvfs(format!("/proc/{}/root", self.init).as_str())?.flags();
+        Ok(flags.contains(FsFlags::ST_RDONLY))
     }
 
     fn own_cgroup_namespace(&self) -> io::Result<bool> {

@@ -169,6 +169,8 @@ pub struct Plan {
     pub mounts: Vec<MountPlan>,
     /// Mounts that only the new pod has, in the order in which they are attached.
     pub added_mounts: Vec<AddedMount>,
+    /// The root file system must not be writable: criu 4.1 under runc 1.1 restores a read-only one writable.
+    pub read_only_root: bool,
     /// Mounts taken out of the image.
     pub dropped_mounts: Vec<MountId>,
     /// Host name; `None` when CRIU restores the old one.
@@ -247,6 +249,7 @@ pub fn plan(source: &Source, target: &Target, policy: &Policy) -> Plan {
         watches,
         mounts,
         added_mounts,
+        read_only_root: target.read_only_root,
         dropped_mounts,
         hostname,
         cgroup,

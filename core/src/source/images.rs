@@ -8,7 +8,7 @@ use criu_image::views::{
     CgroupEntry, CoreEntry, FdinfoEntry, FileEntry, FsEntry, InotifyFileEntry, InventoryEntry,
     MmEntry, MntEntry, PstreeEntry, RemapFilePathEntry, TaskKobjIdsEntry, UtsnsEntry,
 };
-use criu_image::{Kind, views};
+use criu_image::{Bytes, Kind, views};
 
 pub use super::image_dir::{Error, ImageDir, PARENT};
 use super::manifest::{self, Manifest};
@@ -219,7 +219,7 @@ fn read_files(dir: &ImageDir, source: &mut Source) -> Result<(), Error> {
     Ok(())
 }
 
-fn climbs(dir: &ImageDir, image: &str, field: &'static str, value: impl ToString) -> Error {
+fn climbs(dir: &ImageDir, image: &str, field: &'static str, value: &Bytes) -> Error {
     Error::Climbs {
         path: dir.path().join(image),
         field,
