@@ -80,7 +80,7 @@ impl Root {
             suite.archive_name(),
             mirror()
         ));
-        mmdebstrap(suite, &unfinished, progress)?;
+        mmdebstrap(suite, suite.packages(), &unfinished, progress)?;
         fs::rename(&unfinished, &path)
             .with_context(|| format!("Rename {} to {}", unfinished.display(), path.display()))?;
         progress(&format!(
@@ -90,6 +90,24 @@ impl Root {
         ));
         Ok(Self { suite, path })
     }
+}
+
+/// A root with CRIU's own image tool, `crit`, to compare with. It is run by chroot: it needs no kernel objects.
+pub fn with_crit(suite: Suite, progress: &mut dyn FnMut(&str)) -> Result<PathBuf> {
+    let path = roots_dir()?.join(format!("crit-{}", suite.archive_name()));
+    fs::create_dir_all(roots_dir()?)?;
+    let _lock = lock_builder(&path, progress)?;
+    if path.is_dir() {
+        return Ok(path);
+    }
+    install_mmdebstrap(progress)?;
+    let unfinished = path.with_extension("unfinished");
+    if unfinished.exists() {
+        fs::remove_dir_all(&unfinished)?;
+    }
+    mmdebstrap(suite, &["python3-pycriu"], &unfinished, progress)?;
+    fs::rename(&unfinished, &path)?;
+    Ok(path)
 }
 
 /// The directory for everything that is kept between runs.
@@ -153,13 +171,18 @@ fn lock_builder(path: &Path, progress: &mut dyn FnMut(&str)) -> Result<File> {
     Ok(lock)
 }
 
-fn mmdebstrap(suite: Suite, target: &Path, progress: &mut dyn FnMut(&str)) -> Result<()> {
+fn mmdebstrap(
+    suite: Suite,
+    packages: &[&str],
+    target: &Path,
+    progress: &mut dyn FnMut(&str),
+) -> Result<()> {
     let log_path = target.with_extension("log");
     let mut log =
         File::create(&log_path).with_context(|| format!("Create {}", log_path.display()))?;
     let mut command = Command::new("mmdebstrap");
     command.args(["--mode=root", "--format=directory", "--variant=apt"]);
-    command.arg(format!("--include={}", suite.packages().join(",")));
+    command.arg(format!("--include={}", packages.join(",")));
     command.args([
         "--dpkgopt=path-exclude=/usr/share/man/*",
         "--dpkgopt=path-exclude=/usr/share/doc/*",

@@ -36,6 +36,29 @@ pub(crate) fn build(package: &str, bin: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Builds a program for release and returns where it is.
+pub(crate) fn build_release(package: &str, bin: &str) -> Result<PathBuf> {
+    check(
+        cargo().args([
+            "build",
+            "--quiet",
+            "--release",
+            "--package",
+            package,
+            "--bin",
+            bin,
+        ]),
+        "build",
+    )?;
+    // Beside the directory that xtask itself was built into.
+    let own = std::env::current_exe().context("Find the running program")?;
+    let target = own
+        .parent()
+        .and_then(Path::parent)
+        .context("xtask is in no target directory")?;
+    Ok(target.join("release").join(bin))
+}
+
 /// Runs a command that has to succeed; `what` names it when it does not.
 pub(crate) fn check(command: &mut Command, what: &str) -> Result<()> {
     let status = status(command, what)?;

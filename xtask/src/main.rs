@@ -28,6 +28,9 @@ enum Task {
     },
     /// Run the unit tests, then the integration suite on nodes of both Debian suites
     Test(test::TestArgs),
+    /// Measure Restow beside what it is compared with
+    #[command(subcommand)]
+    Bench(Bench),
     /// Make the image sets in testdata/objects anew, on nodes of both Debian suites
     #[command(disable_help_flag = true)]
     Testdata {
@@ -39,6 +42,18 @@ enum Task {
     #[command(disable_help_flag = true)]
     Node {
         /// `cargo xtask node help` tells
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+}
+
+/// What to measure.
+#[derive(Subcommand)]
+enum Bench {
+    /// `restow image decode` beside `crit decode`
+    #[command(disable_help_flag = true)]
+    Image {
+        /// `cargo xtask bench image --help` tells
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
@@ -61,6 +76,11 @@ fn run(task: Task) -> Result<()> {
             become_program("restow-demo", &["--suite".into(), suite.into()])
         }
         Task::Test(args) => test::run(&args),
+        Task::Bench(Bench::Image { args }) => {
+            let restow = cargo::build_release("restow-cli", "restow")?;
+            let restow = ["--restow".into(), restow.into_os_string()];
+            become_program("restow-bench-image", &[&restow[..], &args].concat())
+        }
         Task::Testdata { args } => become_program("restow-testdata", &args),
         Task::Node { args } => become_program("restow-node", &args),
     }

@@ -178,6 +178,12 @@ fn write_whole(
         write(&mut out).map_err(split)?;
         return Ok(out.flush()?);
     };
+    // A device or a pipe is written to; a file is replaced.
+    if std::fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
+        let mut out = BufWriter::with_capacity(1 << 16, File::options().write(true).open(path)?);
+        write(&mut out).map_err(split)?;
+        return Ok(out.flush()?);
+    }
     let mut name = path.file_name().map(ToOwned::to_owned).unwrap_or_default();
     name.push(format!(".{}.new", std::process::id()));
     let new = path.with_file_name(name);

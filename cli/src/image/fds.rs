@@ -12,7 +12,7 @@ use crate::output::Table;
 pub(super) fn report(set: &ImageSet) -> Result<Report> {
     let files = Files::read(set)?;
     let mut table = Table::new(&[
-        "pid#", "fd#", "type", "mode", "pos#", "mount~", "state", "file~",
+        "pid#", "fd#", "type", "mode~", "pos#", "mount~", "state~", "file~",
     ]);
     let mut json = Vec::new();
     let mut add = |pid: u32,

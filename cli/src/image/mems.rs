@@ -8,7 +8,7 @@ use criu_image::object::Object;
 use serde_json::{Value, json};
 
 use super::Report;
-use super::model::{Files, processes, records};
+use super::model::{Files, OpenFile, processes, records};
 use crate::input::ImageSet;
 use crate::output::Table;
 
@@ -72,10 +72,10 @@ fn what(vma: &Object<'_>, files: &Files, shared: &mut HashMap<u64, usize>) -> St
         format!("[sysv {}]", number())
     } else if is(SOCKET) {
         format!("[packet ring {}]", number())
+    } else if is(MEMFD) && anonymous(id, files) {
+        format!("[shared {}]", number())
     } else if is(MEMFD) || is(FILE) {
-        let file = u32::try_from(id)
-            .ok()
-            .and_then(|id| files.regular(id).or_else(|| files.get("MEMFD", id)));
+        let file = file_of(id, files);
         let name = file.map_or_else(|| format!("(file {id})"), |file| file.text.clone());
         match vma.u64("pgoff").unwrap_or(0) {
             0 => name,
@@ -97,6 +97,16 @@ fn what(vma: &Object<'_>, files: &Files, shared: &mut HashMap<u64, usize>) -> St
             .find(|(bit, _)| is(*bit))
             .map_or_else(String::new, |(_, name)| (*name).to_owned())
     }
+}
+
+/// CRIU keeps shared anonymous memory as a memory file, of the name that the kernel shows in `/proc/<pid>/maps`.
+fn anonymous(id: u64, files: &Files) -> bool {
+    file_of(id, files).is_some_and(|file| file.text == "memfd:/dev/zero")
+}
+
+fn file_of(id: u64, files: &Files) -> Option<&OpenFile> {
+    let id = u32::try_from(id).ok()?;
+    files.regular(id).or_else(|| files.get("MEMFD", id))
 }
 
 fn mode(prot: u64, flags: u64) -> String {

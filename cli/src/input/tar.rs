@@ -204,14 +204,17 @@ pub(super) fn is_header(block: &[u8]) -> bool {
 
 /// A number in octal digits or, for large ones, in base 256.
 fn number(field: &[u8]) -> io::Result<u64> {
-    if field[0] & 0x80 != 0 {
-        let (high, low) = field.split_at(field.len() - 8);
-        if field[0] != 0x80 || high[1..].iter().any(|byte| *byte != 0) {
-            return damaged("a number is larger than any file");
-        }
-        return Ok(low
-            .iter()
-            .fold(0, |number, byte| number << 8 | u64::from(*byte)));
+    if let [first, rest @ ..] = field
+        && first & 0x80 != 0
+    {
+        let fold = |number: u64, byte: &u8| {
+            let shifted = number.checked_mul(256)?;
+            Some(shifted | u64::from(*byte))
+        };
+        return match rest.iter().try_fold(u64::from(first & 0x7f), fold) {
+            Some(number) => Ok(number),
+            None => damaged("a number is larger than any file"),
+        };
     }
     let text = field
         .split(|byte| matches!(byte, 0))

@@ -388,7 +388,7 @@ fn extra<R: Read>(
         let number = |field| number(payload, field).map_err(|error| reader.damaged(&error));
         Ok::<_, Error>(match kind.framing() {
             // The length of what is data; the rest is padding.
-            Framing::SharedMemory if number(3)? != 0 => None,
+            Framing::SharedMemory if number(3)? != 0 => Some(0),
             Framing::SharedMemory => Some(number(2)?),
             Framing::Semaphores => Some(number(2)?.saturating_mul(2)),
             // The first of several has none.
