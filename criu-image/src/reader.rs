@@ -109,13 +109,7 @@ impl<R: Read> Reader<R> {
         }
         let length = u32::from_le_bytes(length);
         self.offset = self.at;
-        self.payload.clear();
-        // Grows with what is there, not with what the length says.
-        let got = (&mut self.input)
-            .take(u64::from(length))
-            .read_to_end(&mut self.payload);
-        let got = got.map_err(|error| Error::io(&self.name, "it cannot be read", error))? as u64;
-        self.at += got;
+        let got = self.read_payload(length)?;
         if got < u64::from(length) {
             let what =
                 format!("record {index} has a length of {length} bytes, {got} bytes are left");
@@ -136,6 +130,30 @@ impl<R: Read> Reader<R> {
             Extra::Messages(count) => Rest::Held(io::Cursor::new(self.messages(count)?)),
         };
         Ok(true)
+    }
+
+    /// Reads a message; returns how much of it there was.
+    fn read_payload(&mut self, length: u32) -> Result<u64, Error> {
+        /// Most messages are far below this.
+        const SMALL: usize = 1 << 16;
+        self.payload.clear();
+        if let Some(length) = usize::try_from(length)
+            .ok()
+            .filter(|length| *length <= SMALL)
+        {
+            let mut payload = std::mem::take(&mut self.payload);
+            payload.resize(length, 0);
+            let got = self.fill(&mut payload)?;
+            self.payload = payload;
+            return Ok(got as u64);
+        }
+        // Grows with what is there, not with what the length says.
+        let got = (&mut self.input)
+            .take(u64::from(length))
+            .read_to_end(&mut self.payload);
+        let got = got.map_err(|error| Error::io(&self.name, "it cannot be read", error))? as u64;
+        self.at += got;
+        Ok(got)
     }
 
     /// Which record this is, from 0.

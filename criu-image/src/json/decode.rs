@@ -36,9 +36,11 @@ pub fn decode<R: Read>(
     json.quoted(format_args!("{}", reader.kind().name()));
     json.key("entries");
     json.open(b'[');
+    // Looked up once: names are compared to find them.
+    let defs = [0, 1].map(|index| MessageDef::of(reader.kind().message(index)));
     while reader.advance()? {
         json.item();
-        entry(reader, &mut json, &mut out, options)?;
+        entry(reader, &mut json, &mut out, options, &defs)?;
         if json.text.len() > 1 << 15 {
             flush(&mut json, &mut out, reader)?;
         }
@@ -61,7 +63,7 @@ pub fn decode_record(
     pretty: bool,
 ) -> Result<Vec<u8>, wire::Error> {
     let mut json = Json::new(pretty);
-    record(&mut json, kind, index, payload, pretty)?;
+    record(&mut json, definition(kind, index, payload), payload, pretty)?;
     json.close(b'}');
     Ok(json.text)
 }
@@ -77,10 +79,11 @@ fn entry<R: Read>(
     json: &mut Json,
     out: &mut impl Write,
     options: Options,
+    defs: &[Option<&'static MessageDef>; 2],
 ) -> Result<(), Error> {
     let (kind, index) = (reader.kind(), reader.index());
-    record(json, kind, index, reader.payload(), options.pretty)
-        .map_err(|error| reader.damaged(&error))?;
+    let def = old_pagemap(kind, index, reader.payload()).or(defs[index.min(1)]);
+    record(json, def, reader.payload(), options.pretty).map_err(|error| reader.damaged(&error))?;
     if kind.framing() != Framing::Plain {
         extra(reader, json, out, options)?;
     }
@@ -91,16 +94,15 @@ fn entry<R: Read>(
 /// A record's message, without the closing bracket.
 fn record(
     json: &mut Json,
-    kind: Kind,
-    index: usize,
+    def: Option<&'static MessageDef>,
     payload: &[u8],
     pretty: bool,
 ) -> Result<(), wire::Error> {
     let unnamed = || wire::Error {
         offset: 0,
-        what: format!("{} is not in the schema", kind.message(index)),
+        what: "its message is not in the schema".into(),
     };
-    let def = definition(kind, index, payload).ok_or_else(unnamed)?;
+    let def = def.ok_or_else(unnamed)?;
     let mut decoder = Decoder {
         json,
         pretty,
@@ -117,13 +119,13 @@ fn record(
 
 /// The definition of a record's message.
 pub(crate) fn definition(kind: Kind, index: usize, payload: &[u8]) -> Option<&'static MessageDef> {
-    if kind == Kind::Pagemap
-        && index > 0
-        && !fields(payload).any(|field| field.is_ok_and(|field| field.number == 5))
-    {
-        return Some(&OLD_PAGEMAP_ENTRY);
-    }
-    MessageDef::of(kind.message(index))
+    old_pagemap(kind, index, payload).or_else(|| MessageDef::of(kind.message(index)))
+}
+
+/// The old definition of a pagemap's entry, if this is one.
+fn old_pagemap(kind: Kind, index: usize, payload: &[u8]) -> Option<&'static MessageDef> {
+    let is_new = || fields(payload).any(|field| field.is_ok_and(|field| field.number == 5));
+    (kind == Kind::Pagemap && index > 0 && !is_new()).then_some(&OLD_PAGEMAP_ENTRY)
 }
 
 struct Decoder<'j> {
