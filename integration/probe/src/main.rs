@@ -145,12 +145,13 @@ impl Setup {
                 "--open" => setup.files.push(Wanted::parse(value)?),
                 "--memory" => setup.memory = number()?,
                 "--cwd" => {
-                    std::env::set_current_dir(value).map_err(|error| format!("{value}: {error}"))?
+                    std::env::set_current_dir(value)
+                        .map_err(|error| format!("{value}: {error}"))?;
                 }
                 "--reports" => setup.reports = value.into(),
                 "--exit" => {
                     setup.exit =
-                        u8::try_from(number()?).map_err(|_| format!("{value} is no exit code"))?
+                        u8::try_from(number()?).map_err(|_| format!("{value} is no exit code"))?;
                 }
                 _ => return Err(format!("{name} is unknown\n{USAGE}")),
             }
