@@ -128,6 +128,31 @@ fn images_are_found_in_archives_of_every_compression() {
 }
 
 #[test]
+fn archives_that_podman_exports_are_read() {
+    for name in ["podman.tar.gz", "podman.tar.zst"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../testdata/archives")
+            .join(name);
+        let set = Input::set(&path).unwrap();
+        let mut processes = 0;
+        for record in set
+            .image("pstree.img", Kind::Pstree)
+            .unwrap()
+            .unwrap()
+            .records()
+        {
+            record.unwrap();
+            processes += 1;
+        }
+        assert_eq!(processes, 2);
+        assert!(
+            set.others().keys().any(|name| name.starts_with("pages-")),
+            "their sizes are known"
+        );
+    }
+}
+
+#[test]
 fn long_names_and_posix_headers_are_understood() {
     let deep = "a/".repeat(80);
     let name = format!("{deep}checkpoint/inventory.img");

@@ -13,6 +13,7 @@
 //! * [`wire`]: messages without a schema.
 //! * [`views`]: typed, plain data for the messages an engine edits.
 
+mod builder;
 mod error;
 mod frame;
 mod image;
@@ -26,8 +27,9 @@ mod view;
 pub mod views;
 pub mod wire;
 
+pub use builder::Builder;
 pub use error::Error;
-pub use image::{Builder, Change, Image, MAX_SIZE, Record, Records};
+pub use image::{Change, Image, MAX_SIZE, Record, Records};
 pub use kind::{Class, Framing, Kind, Named};
 pub use reader::Reader;
 pub use text::Bytes;

@@ -26,6 +26,8 @@
 
 mod decode;
 mod encode;
+mod extra_in;
+mod extra_out;
 mod parse;
 mod values;
 mod write;

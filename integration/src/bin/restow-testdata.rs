@@ -71,7 +71,36 @@ fn run(dir: &Path) -> Result<()> {
             fs::copy(stats, to.join("stats-dump.img"))?;
         }
         println!("  {} files in {}", fs::read_dir(&to)?.count(), to.display());
+        if suite == Suite::Testing {
+            archives(&node, &dir.with_file_name("archives")).context("Export with podman")?;
+        }
         node.stop()?;
+    }
+    Ok(())
+}
+
+/// Checkpoint archives as podman exports them.
+fn archives(node: &Node, dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir)?;
+    // For runc, which podman cannot be told criu's options for.
+    fs::create_dir_all(node.path("/etc/criu"))?;
+    fs::write(
+        node.path("/etc/criu/runc.conf"),
+        "link-remap\nghost-limit 4194304\n",
+    )?;
+    let import = "tar --create --directory /zoo/rootfs zoo | podman import - zoo";
+    succeed(node.command("sh").args(["-c", import]))?;
+    let run = "podman --cgroup-manager=cgroupfs run --detach --name zoo --network none --pids-limit 0 --log-driver none --tmpfs /work \
+               --runtime runc zoo /zoo /work unix-only && until podman exec zoo /zoo ready /work; do sleep 0.1; done";
+    for (compression, extension) in [("zstd", "tar.zst"), ("gzip", "tar.gz")] {
+        succeed(node.command("sh").args(["-c", run]))?;
+        let export = format!(
+            "podman container checkpoint --file-locks --export /zoo/export --compress {compression} zoo && podman rm --force zoo"
+        );
+        succeed(node.command("sh").args(["-c", &export]))?;
+        let to = dir.join(format!("podman.{extension}"));
+        fs::copy(node.path("/zoo/export"), &to)?;
+        println!("  {}", to.display());
     }
     Ok(())
 }

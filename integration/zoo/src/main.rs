@@ -20,6 +20,17 @@ fn main() -> ExitCode {
         eprintln!("Usage: restow-zoo DIR");
         return ExitCode::FAILURE;
     };
+    // `restow-zoo ready DIR`, in the same container: whether everything is made.
+    if dir == "ready" {
+        let made = std::env::args_os()
+            .nth(2)
+            .is_some_and(|dir| Path::new(&dir).join("ready").exists());
+        return if made {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        };
+    }
     let dir = Path::new(&dir);
     let unix_only = std::env::args_os().nth(2).is_some();
     if let Err(error) = fs::create_dir_all(dir) {
