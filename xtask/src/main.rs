@@ -72,6 +72,7 @@ fn main() -> ExitCode {
 fn run(task: Task) -> Result<()> {
     match task {
         Task::Demo { suite } => {
+            test::require_capabilities("The demo", "")?;
             println!("Building the demo (once; a minute or two on a fresh checkout) ...");
             become_program("restow-demo", &["--suite".into(), suite.into()])
         }
@@ -82,7 +83,17 @@ fn run(task: Task) -> Result<()> {
             become_program("restow-bench-image", &[&restow[..], &args].concat())
         }
         Task::Testdata { args } => become_program("restow-testdata", &args),
-        Task::Node { args } => become_program("restow-node", &args),
+        Task::Node { args } => {
+            let harmless = |arg: &OsString| {
+                ["help", "--help", "-h", "ls"]
+                    .iter()
+                    .any(|word| arg == word)
+            };
+            if !args.is_empty() && !args.iter().any(harmless) {
+                test::require_capabilities("A node", "")?;
+            }
+            become_program("restow-node", &args)
+        }
     }
 }
 

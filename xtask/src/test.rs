@@ -61,6 +61,10 @@ enum Runtime {
 
 pub(crate) fn run(args: &TestArgs) -> Result<()> {
     let mut failed = Vec::new();
+    let mut ran = false;
+    if args.suite.is_some() || args.runtime.is_some() || args.stock {
+        println!("left out: the unit tests (they do not depend on a suite, a runtime or a mode)");
+    }
     if !args.integration && args.suite.is_none() && args.runtime.is_none() && !args.stock {
         heading("unit tests");
         let mut command = cargo();
@@ -72,13 +76,24 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
             "--no-fail-fast",
         ]);
         command.args(&args.filter);
-        if !status(&mut command, "the unit tests")?.success() {
+        let run = args.filter.is_none() || some_test(&command, &[], "the unit tests")?;
+        ran |= run;
+        if run && !status(&mut command, "the unit tests")?.success() {
             failed.push("the unit tests");
         }
     }
     if !args.unit {
         heading("integration suite");
-        require_capabilities()?;
+        require_capabilities(
+            "The integration suite",
+            " (`cargo xtask test --unit` needs nothing)",
+        )?;
+        WANTED
+            .iter()
+            .filter(|(number, _, _)| !has_capability(*number))
+            .for_each(|(_, name, what)| {
+                println!("not tested, because {name} is missing here: {what}");
+            });
         let node = build("restow-integration", "restow-node")?;
         let mut roots = Command::new(node);
         roots
@@ -90,13 +105,12 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
         command.args(args.filter.as_ref().filter(|_| args.suite.is_none()));
         // Each scenario prints what the bare runtime did and what Restow did; that is half of what this is for.
         command.args(["--", "--nocapture"]);
-        if let Some(suite) = args.suite {
-            command.arg(format!(
-                "{}::{}",
-                name(suite),
-                args.filter.as_deref().unwrap_or_default()
-            ));
-        }
+        let filter = args.filter.as_deref().unwrap_or_default();
+        let of_suite = args.suite.map(|suite| format!("{}::{filter}", name(suite)));
+        let options: Vec<&str> = of_suite.as_deref().into_iter().collect();
+        command.args(&options);
+        let run = args.filter.is_none() || some_test(&command, &options, "the integration suite")?;
+        ran |= run;
         command.env("RUST_LIB_BACKTRACE", "0");
         if let Some(runtime) = args.runtime {
             let name = match runtime {
@@ -108,9 +122,15 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
         if args.stock {
             command.env("RESTOW_MODES", "stock");
         }
-        if !status(&mut command, "the integration suite")?.success() {
+        if run && !status(&mut command, "the integration suite")?.success() {
             failed.push("the integration suite");
         }
+    }
+    if !ran {
+        bail!(
+            "No test has {:?} in its name",
+            args.filter.as_deref().unwrap_or_default()
+        );
     }
     if failed.is_empty() {
         Ok(())
@@ -130,28 +150,41 @@ pub(crate) fn heading(text: &str) {
     println!("\n== {text}");
 }
 
-/// Fails when a capability that everything needs is missing, and prints what is skipped for want of another.
-fn require_capabilities() -> Result<()> {
-    let status = fs::read_to_string("/proc/self/status").context("Read /proc/self/status")?;
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .context("/proc/self/status shows no capabilities")?;
-    let has = |number: u32| effective & (1 << number) != 0;
-    let missing: Vec<&str> = NEEDED
-        .iter()
-        .filter(|(number, _)| !has(*number))
-        .map(|(_, name)| *name)
-        .collect();
-    if !missing.is_empty() {
-        bail!(
-            "The integration suite needs {}: run it as root (`cargo xtask test --unit` needs nothing)",
-            missing.join(", ")
-        );
+/// Fails when a capability that nodes need is missing.
+pub(crate) fn require_capabilities(who: &str, way_out: &str) -> Result<()> {
+    let missing = NEEDED.iter().filter(|(number, _)| !has_capability(*number));
+    let missing: Vec<&str> = missing.map(|(_, name)| *name).collect();
+    if missing.is_empty() {
+        return Ok(());
     }
-    for (_, name, what) in WANTED.iter().filter(|(number, _, _)| !has(*number)) {
-        println!("not tested, because {name} is missing here: {what}");
+    bail!(
+        "{who} needs {}: run it as root{way_out}",
+        missing.join(", ")
+    )
+}
+
+/// Whether this process has a capability, as `/proc/self/status` says; `false` where it says nothing.
+fn has_capability(number: u32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & (1 << number) != 0)
+}
+
+/// Whether a test command with a filter would run a test at all; says so when not.
+fn some_test(command: &Command, options: &[&str], what: &str) -> Result<bool> {
+    let mut list = cargo();
+    list.args(command.get_args().take_while(|arg| *arg != "--"));
+    let output = list
+        .args(["--quiet", "--", "--list"])
+        .args(options)
+        .output()
+        .context("List the tests")?;
+    let names = String::from_utf8_lossy(&output.stdout);
+    // What does not build is for the run itself to show.
+    let some = !output.status.success() || names.lines().any(|line| line.ends_with(": test"));
+    if !some {
+        println!("none of {what} has that in its name");
     }
-    Ok(())
+    Ok(some)
 }
