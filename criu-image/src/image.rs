@@ -308,7 +308,7 @@ impl<'a> Record<'a> {
     /// # Errors
     /// When it is not that message.
     pub fn view<T: View>(&self) -> Result<T, Error> {
-        T::read(&self.message()?).map_err(|error| self.error(&error))
+        T::decode(self.payload).map_err(|error| self.error(&error))
     }
 
     /// The payload with the fields of `view` written into it.

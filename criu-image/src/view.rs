@@ -7,7 +7,7 @@
 //! elements are paired in order. So taking one out or putting one in leaves the others untouched.
 
 use crate::text::Bytes;
-use crate::wire::{Error, Field, Message, WireType, unzigzag, zigzag};
+use crate::wire::{Error, Field, FieldRef, Message, WireType, unzigzag, zigzag};
 
 /// A message type as plain data.
 pub trait View: Sized + Default + PartialEq {
@@ -22,6 +22,12 @@ pub trait View: Sized + Default + PartialEq {
     /// # Errors
     /// When a required field is missing or a value does not fit its type.
     fn read(message: &Message<'_>) -> Result<Self, Error>;
+
+    /// Reads the known fields of a message in bytes, in one pass and without a [`Message`].
+    ///
+    /// # Errors
+    /// As [`Self::read`], and when it is no protobuf message.
+    fn decode(bytes: &[u8]) -> Result<Self, Error>;
 
     /// Writes the fields that differ from what the message holds.
     ///
@@ -48,10 +54,23 @@ pub struct Sint64(pub i64);
 
 /// A type that a field of a view can have.
 pub(crate) trait FieldValue: Sized + PartialEq {
-    /// `Ok(None)`: the field is not there and has to be.
-    fn get(message: &Message<'_>, number: u32) -> Result<Option<Self>, Error>;
+    /// What was found so far.
+    type Slot: Default;
+    /// Takes one field of the number.
+    fn take(slot: &mut Self::Slot, field: &FieldRef<'_>) -> Result<(), Error>;
+    /// `None`: the field is not there and has to be.
+    fn finish(slot: Self::Slot) -> Option<Self>;
     /// Writes the value; only called when it differs.
     fn set(&self, message: &mut Message<'_>, number: u32) -> Result<(), Error>;
+
+    /// The value that a message holds.
+    fn get(message: &Message<'_>, number: u32) -> Result<Option<Self>, Error> {
+        let mut slot = Self::Slot::default();
+        for field in message.all(number) {
+            Self::take(&mut slot, &field.as_ref())?;
+        }
+        Ok(Self::finish(slot))
+    }
 }
 
 /// A value that takes one field and can be repeated.
@@ -60,7 +79,7 @@ pub(crate) trait Single: Sized + PartialEq {
     /// would see something else than CRIU does, so it is refused. Of two numbers or texts all readers take the last.
     const UNIQUE: bool = false;
 
-    fn from_field(field: &Field<'_>) -> Result<Self, Error>;
+    fn from_field(field: &FieldRef<'_>) -> Result<Self, Error>;
     fn to_field(&self, number: u32) -> Field<'static>;
     /// The value as a field that takes the place of another.
     fn over(&self, old: &Field<'_>) -> Result<Field<'static>, Error> {
@@ -68,26 +87,25 @@ pub(crate) trait Single: Sized + PartialEq {
     }
 }
 
-fn wrong<T>(field: &Field<'_>, expected: &str) -> Result<T, Error> {
+fn wrong<T>(field: &FieldRef<'_>, expected: &str) -> Result<T, Error> {
+    let what = format!("field {} is not {expected}", field.number);
     Err(Error {
         offset: field.value_offset(),
-        what: format!("field {} is not {expected}", field.number()),
+        what,
     })
 }
 
-/// The field of a value that is not repeated.
-fn only<'m, 'a, T: Single>(
-    message: &'m Message<'a>,
-    number: u32,
-) -> Result<Option<&'m Field<'a>>, Error> {
-    let field = message.get(number);
-    match field {
-        Some(last) if T::UNIQUE && message.all(number).nth(1).is_some() => Err(Error {
-            offset: last.value_offset(),
-            what: format!("field {number} is there twice"),
-        }),
-        _ => Ok(field),
+/// Takes the field of a value that is not repeated.
+pub(crate) fn take_one<T: Single>(slot: &mut Option<T>, field: &FieldRef<'_>) -> Result<(), Error> {
+    if T::UNIQUE && slot.is_some() {
+        let what = format!("field {} is there twice", field.number);
+        return Err(Error {
+            offset: field.value_offset(),
+            what,
+        });
     }
+    *slot = Some(T::from_field(field)?);
+    Ok(())
 }
 
 pub(crate) fn put<T: Single>(
@@ -106,11 +124,15 @@ pub(crate) fn put<T: Single>(
 macro_rules! single {
     ($type:ty) => {
         impl $crate::view::FieldValue for $type {
-            fn get(
-                message: &$crate::wire::Message<'_>,
-                number: u32,
-            ) -> Result<Option<Self>, $crate::wire::Error> {
-                $crate::view::get_one(message, number)
+            type Slot = Option<Self>;
+            fn take(
+                slot: &mut Self::Slot,
+                field: &$crate::wire::FieldRef<'_>,
+            ) -> Result<(), $crate::wire::Error> {
+                $crate::view::take_one(slot, field)
+            }
+            fn finish(slot: Self::Slot) -> Option<Self> {
+                slot
             }
             fn set(
                 &self,
@@ -124,14 +146,10 @@ macro_rules! single {
 }
 pub(crate) use single;
 
-pub(crate) fn get_one<T: Single>(message: &Message<'_>, number: u32) -> Result<Option<T>, Error> {
-    only::<T>(message, number)?.map(T::from_field).transpose()
-}
-
 macro_rules! number {
     ($type:ty, $expected:literal, $from:expr, $to:expr) => {
         impl Single for $type {
-            fn from_field(field: &Field<'_>) -> Result<Self, Error> {
+            fn from_field(field: &FieldRef<'_>) -> Result<Self, Error> {
                 let from: fn(u64) -> Option<$type> = $from;
                 field
                     .as_u64()
@@ -176,9 +194,9 @@ number!(
 );
 
 impl Single for Bytes {
-    fn from_field(field: &Field<'_>) -> Result<Self, Error> {
-        match field.wire_type() {
-            WireType::Len => Ok(Self(field.value().to_vec())),
+    fn from_field(field: &FieldRef<'_>) -> Result<Self, Error> {
+        match field.wire_type {
+            WireType::Len => Ok(Self(field.value.to_vec())),
             _ => wrong(field, "text"),
         }
     }
@@ -189,8 +207,12 @@ impl Single for Bytes {
 single!(Bytes);
 
 impl<T: Single> FieldValue for Option<T> {
-    fn get(message: &Message<'_>, number: u32) -> Result<Option<Self>, Error> {
-        get_one(message, number).map(Some)
+    type Slot = Self;
+    fn take(slot: &mut Self, field: &FieldRef<'_>) -> Result<(), Error> {
+        take_one(slot, field)
+    }
+    fn finish(slot: Self) -> Option<Self> {
+        Some(slot)
     }
     fn set(&self, message: &mut Message<'_>, number: u32) -> Result<(), Error> {
         match self {
@@ -204,12 +226,13 @@ impl<T: Single> FieldValue for Option<T> {
 }
 
 impl<T: Single> FieldValue for Vec<T> {
-    fn get(message: &Message<'_>, number: u32) -> Result<Option<Self>, Error> {
-        message
-            .all(number)
-            .map(T::from_field)
-            .collect::<Result<_, _>>()
-            .map(Some)
+    type Slot = Self;
+    fn take(slot: &mut Self, field: &FieldRef<'_>) -> Result<(), Error> {
+        slot.push(T::from_field(field)?);
+        Ok(())
+    }
+    fn finish(slot: Self) -> Option<Self> {
+        Some(slot)
     }
 
     fn set(&self, message: &mut Message<'_>, number: u32) -> Result<(), Error> {
@@ -250,12 +273,10 @@ impl<T: Single> FieldValue for Vec<T> {
     }
 }
 
-/// The message in a field.
-pub(crate) fn nested<'f>(field: &'f Field<'_>) -> Result<Message<'f>, Error> {
-    match field.wire_type() {
-        WireType::Len => {
-            Message::parse(field.value()).map_err(|error| error.within(field.value_offset()))
-        }
+/// The bytes of the message in a field.
+pub(crate) fn nested<'f>(field: &FieldRef<'f>) -> Result<&'f [u8], Error> {
+    match field.wire_type {
+        WireType::Len => Ok(field.value),
         _ => wrong(field, "a message"),
     }
 }
@@ -272,17 +293,37 @@ macro_rules! view {
             $($(#[$field_doc])* pub $field: $type,)*
         }
 
+        impl $name {
+            fn collect<'f>(
+                fields: impl Iterator<Item = Result<$crate::wire::FieldRef<'f>, $crate::wire::Error>>,
+            ) -> Result<Self, $crate::wire::Error> {
+                $(let mut $field = <$type as $crate::view::FieldValue>::Slot::default();)*
+                for found in fields {
+                    let found = found?;
+                    match found.number {
+                        $($number => <$type as $crate::view::FieldValue>::take(&mut $field, &found)?,)*
+                        _ => {}
+                    }
+                }
+                Ok(Self {$(
+                    $field: <$type as $crate::view::FieldValue>::finish($field).ok_or_else(|| {
+                        let what = concat!($message, " has no field ", $number, " (", stringify!($field), ")");
+                        $crate::wire::Error { offset: 0, what: what.into() }
+                    })?,
+                )*})
+            }
+        }
+
         impl $crate::view::View for $name {
             const NAME: &'static str = $message;
             const FIELDS: &'static [(u32, &'static str)] = &[$(($number, stringify!($field)),)*];
 
             fn read(message: &$crate::wire::Message<'_>) -> Result<Self, $crate::wire::Error> {
-                Ok(Self {$(
-                    $field: <$type as $crate::view::FieldValue>::get(message, $number)?.ok_or_else(|| {
-                        let what = concat!($message, " has no field ", $number, " (", stringify!($field), ")");
-                        $crate::wire::Error { offset: 0, what: what.into() }
-                    })?,
-                )*})
+                Self::collect(message.fields().iter().map(|field| Ok(field.as_ref())))
+            }
+
+            fn decode(bytes: &[u8]) -> Result<Self, $crate::wire::Error> {
+                Self::collect($crate::wire::fields(bytes))
             }
 
             fn write_into(&self, message: &mut $crate::wire::Message<'_>) -> Result<(), $crate::wire::Error> {
@@ -299,17 +340,18 @@ macro_rules! view {
         impl $crate::view::Single for $name {
             const UNIQUE: bool = true;
 
-            fn from_field(field: &$crate::wire::Field<'_>) -> Result<Self, $crate::wire::Error> {
-                let nested = $crate::view::nested(field)?;
-                $crate::view::View::read(&nested).map_err(|error| error.within(field.value_offset()))
+            fn from_field(field: &$crate::wire::FieldRef<'_>) -> Result<Self, $crate::wire::Error> {
+                let bytes = $crate::view::nested(field)?;
+                $crate::view::View::decode(bytes).map_err(|error| error.within(field.value_offset()))
             }
             fn to_field(&self, number: u32) -> $crate::wire::Field<'static> {
                 $crate::wire::Field::bytes_field(number, &$crate::view::View::to_message(self).encode())
             }
             fn over(&self, old: &$crate::wire::Field<'_>) -> Result<$crate::wire::Field<'static>, $crate::wire::Error> {
-                let mut nested = $crate::view::nested(old)?;
+                let old = old.as_ref();
+                let mut nested = $crate::wire::Message::parse($crate::view::nested(&old)?)?;
                 $crate::view::View::write_into(self, &mut nested)?;
-                Ok($crate::wire::Field::bytes_field(old.number(), &nested.encode()))
+                Ok($crate::wire::Field::bytes_field(old.number, &nested.encode()))
             }
         }
         $crate::view::single!($name);

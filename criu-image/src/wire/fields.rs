@@ -175,7 +175,16 @@ pub fn zigzag(number: i64) -> u64 {
 }
 
 /// Reads the number at `at`; returns it and where it ends.
+#[inline]
 pub(crate) fn varint(bytes: &[u8], at: usize) -> Result<(u64, usize), Error> {
+    match bytes.get(at) {
+        // Most numbers are small.
+        Some(byte) if *byte < 0x80 => Ok(((*byte).into(), at + 1)),
+        _ => long_varint(bytes, at),
+    }
+}
+
+fn long_varint(bytes: &[u8], at: usize) -> Result<(u64, usize), Error> {
     let mut number = 0u64;
     for index in 0..10 {
         let Some(byte) = bytes.get(at + index) else {

@@ -56,6 +56,24 @@ impl<'a> Field<'a> {
         fields::number(self.wire_type, self.value())
     }
 
+    /// The field, to look at.
+    pub fn as_ref(&self) -> FieldRef<'_> {
+        let Self {
+            number,
+            wire_type,
+            ref raw,
+            offset,
+            ..
+        } = *self;
+        FieldRef {
+            number,
+            wire_type,
+            raw,
+            value: self.value(),
+            offset,
+        }
+    }
+
     /// A number.
     pub(crate) fn number_field(number: u32, value: u64) -> Self {
         let mut bytes = Vec::with_capacity(varint_length(value));
