@@ -9,11 +9,21 @@ use crate::node::{CgroupView, hierarchies};
 /// What the distribution's runtime and CRIU make of a scenario on their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stock {
-    /// It fails, or gives something wrong.
-    Wrong,
+    /// It fails, or gives something wrong, and one of these says that it is for the reason the scenario is about.
+    Wrong(&'static [&'static str]),
     /// It is right already; Restow must not spoil it.
     Right,
 }
+
+/// What shows that cgroups are the old pod's, or nobody's: where the tasks are, and what the files are.
+pub const OLD_CGROUP: &[&str] = &[
+    "the cgroup of pod A has come back",
+    "tasks are in the container's cgroup of pod B",
+    "not pod B's",
+    "Can't open file sys/fs/cgroup",
+    "Can't open file host/cgroup",
+    "Unable to open /sys/fs/cgroup",
+];
 
 /// Runs a scenario on `stack` in both modes, prints a line for each, and fails unless stock does what `stock` says and Restow is
 /// right.
@@ -65,8 +75,15 @@ pub fn compare(
         let fault = match (mode, &verdict, stock) {
             _ if !judged => None,
             (Mode::Restow, Verdict::Wrong(text), _) => Some(format!("wrong with Restow: {text}")),
-            (Mode::Stock, Verdict::Right(_), Stock::Wrong) => {
+            (Mode::Stock, Verdict::Right(_), Stock::Wrong(_)) => {
                 Some("right without Restow, so this does not show anything".to_owned())
+            }
+            (Mode::Stock, Verdict::Wrong(text), Stock::Wrong(reasons))
+                if !reasons.iter().any(|reason| text.contains(reason)) =>
+            {
+                Some(format!(
+                    "wrong without Restow, but for another reason than {reasons:?}: {text}"
+                ))
             }
             (Mode::Stock, Verdict::Wrong(text), Stock::Right) => Some(format!(
                 "wrong without Restow, against what is written here: {text}"

@@ -8,7 +8,7 @@ use restow_integration::engine::Stack;
 use restow_integration::journey::{Arrival, Journey};
 use restow_integration::on_both_suites;
 use restow_integration::pod::{ContainerOptions, Qos};
-use restow_integration::scenario::{Stock, compare};
+use restow_integration::scenario::{OLD_CGROUP, Stock, compare};
 use restow_integration::suite::Suite;
 use serde_json::json;
 
@@ -25,7 +25,7 @@ on_both_suites!(
 /// runc passes CRIU the new cgroup since 1.2; before, everything lands in the old pod's.
 fn fixed_by_runc_1_2(suite: Suite) -> Stock {
     match suite {
-        Suite::Stable => Stock::Wrong,
+        Suite::Stable => Stock::Wrong(OLD_CGROUP),
         Suite::Testing => Stock::Right,
     }
 }
@@ -59,14 +59,22 @@ fn cgroup_2_files_seen_from_the_host_namespace_are_the_new_containers(suite: Sui
         .host_cgroups()
         .open("all:r:4:{container}/cgroup.events")
         .open("each:r:17:{container}/cpu.stat");
-    compare("Cgroup 2", Stack::v2(suite), Stock::Wrong, |engine| {
-        Journey::new(container.clone()).run(engine, |there| {
-            there.check_placement()?;
-            check_host_namespace(there)?;
-            there.check_progress()?;
-            Ok("6 descriptors on the files of pod B's container, offsets 4 and 17 kept".to_owned())
-        })
-    })
+    compare(
+        "Cgroup 2",
+        Stack::v2(suite),
+        Stock::Wrong(OLD_CGROUP),
+        |engine| {
+            Journey::new(container.clone()).run(engine, |there| {
+                there.check_placement()?;
+                check_host_namespace(there)?;
+                there.check_progress()?;
+                Ok(
+                    "6 descriptors on the files of pod B's container, offsets 4 and 17 kept"
+                        .to_owned(),
+                )
+            })
+        },
+    )
 }
 
 /// The files that Cgroup 2 and 12 hold, and the path that the tasks see.
@@ -93,10 +101,14 @@ fn cgroup_3_files_of_pod_and_qos_level_are_the_new_pods(suite: Suite) -> Result<
         .open("all:r:0:{pod}/cgroup.events")
         .open("each:r:9:{pod}/cpu.stat")
         .open("each:r:3:{qos}/cpu.stat");
-    compare("Cgroup 3", Stack::v2(suite), Stock::Wrong, |engine| {
-        let mut journey = Journey::new(container.clone());
-        journey.to = journey.to.qos(Qos::BestEffort);
-        journey.run(engine, |there| {
+    compare(
+        "Cgroup 3",
+        Stack::v2(suite),
+        Stock::Wrong(OLD_CGROUP),
+        |engine| {
+            let mut journey = Journey::new(container.clone());
+            journey.to = journey.to.qos(Qos::BestEffort);
+            journey.run(engine, |there| {
             there.check_placement()?;
             let opened: Vec<String> = there.origin.reports[0].files.iter().map(|file| file.opened.clone()).collect();
             let pod = there.pod.cgroup_dir();
@@ -107,7 +119,8 @@ fn cgroup_3_files_of_pod_and_qos_level_are_the_new_pods(suite: Suite) -> Result<
             there.check_progress()?;
             Ok("descriptors of burstable pod A are on the files of besteffort pod B and of its QoS level".to_owned())
         })
-    })
+        },
+    )
 }
 
 fn cgroup_5_write_descriptors_of_a_privileged_container_are_the_new_containers(
@@ -118,28 +131,33 @@ fn cgroup_5_write_descriptors_of_a_privileged_container_are_the_new_containers(
         .open("all:w:0:{container}/cgroup.procs")
         .open("each:rw:0:{container}/cgroup.max.descendants");
     container.privileged = true;
-    compare("Cgroup 5", Stack::v2(suite), Stock::Wrong, |engine| {
-        Journey::new(container.clone()).run(engine, |there| {
-            there.check_placement()?;
-            for report in &there.reports {
-                for (file, name) in report
-                    .files
-                    .iter()
-                    .zip(["cgroup.procs", "cgroup.max.descendants"])
-                {
-                    let inode = there.cgroup_inode(name)?;
-                    ensure!(
-                        file.inode == inode,
-                        "fd {} of process {} is {}",
-                        file.fd,
-                        report.process,
-                        file.link
-                    );
+    compare(
+        "Cgroup 5",
+        Stack::v2(suite),
+        Stock::Wrong(OLD_CGROUP),
+        |engine| {
+            Journey::new(container.clone()).run(engine, |there| {
+                there.check_placement()?;
+                for report in &there.reports {
+                    for (file, name) in report
+                        .files
+                        .iter()
+                        .zip(["cgroup.procs", "cgroup.max.descendants"])
+                    {
+                        let inode = there.cgroup_inode(name)?;
+                        ensure!(
+                            file.inode == inode,
+                            "fd {} of process {} is {}",
+                            file.fd,
+                            report.process,
+                            file.link
+                        );
+                    }
                 }
-            }
-            Ok("descriptors open for writing are on the files of pod B's container".to_owned())
-        })
-    })
+                Ok("descriptors open for writing are on the files of pod B's container".to_owned())
+            })
+        },
+    )
 }
 
 fn cgroup_12_a_running_original_is_left_alone(suite: Suite) -> Result<()> {
@@ -147,30 +165,35 @@ fn cgroup_12_a_running_original_is_left_alone(suite: Suite) -> Result<()> {
         .host_cgroups()
         .open("all:r:4:{container}/cgroup.events")
         .open("each:r:17:{container}/cpu.stat");
-    compare("Cgroup 12", Stack::v2(suite), Stock::Wrong, |engine| {
-        let mut journey = Journey::new(container.clone());
-        journey.leave_running = true;
-        journey.run(engine, |there| {
-            there.check_placement()?;
-            check_host_namespace(there)?;
-            let original = there.left_behind.context("Pod A was to go on")?;
-            let population = original.cgroup_population()?;
-            ensure!(
-                population == 3,
-                "pod A's container now has {population} tasks in its cgroup, not its own 3"
-            );
-            let old = &there.origin.reports[0];
-            for file in &original.reports()?[0].files {
-                let before = old.file(&file.opened)?;
+    compare(
+        "Cgroup 12",
+        Stack::v2(suite),
+        Stock::Wrong(OLD_CGROUP),
+        |engine| {
+            let mut journey = Journey::new(container.clone());
+            journey.leave_running = true;
+            journey.run(engine, |there| {
+                there.check_placement()?;
+                check_host_namespace(there)?;
+                let original = there.left_behind.context("Pod A was to go on")?;
+                let population = original.cgroup_population()?;
                 ensure!(
-                    file.inode == before.inode,
-                    "pod A's own fd {} has changed",
-                    file.fd
+                    population == 3,
+                    "pod A's container now has {population} tasks in its cgroup, not its own 3"
                 );
-            }
-            Ok("pod A runs on with its 3 tasks and files, pod B has its own".to_owned())
-        })
-    })
+                let old = &there.origin.reports[0];
+                for file in &original.reports()?[0].files {
+                    let before = old.file(&file.opened)?;
+                    ensure!(
+                        file.inode == before.inode,
+                        "pod A's own fd {} has changed",
+                        file.fd
+                    );
+                }
+                Ok("pod A runs on with its 3 tasks and files, pod B has its own".to_owned())
+            })
+        },
+    )
 }
 
 fn cgroup_14_old_limits_are_not_written(suite: Suite) -> Result<()> {
@@ -226,7 +249,7 @@ fn cgroup_14_old_limits_are_not_written_in_version_1(suite: Suite) -> Result<()>
     compare(
         "Cgroup 14 (version 1)",
         Stack::hybrid(suite),
-        Stock::Wrong,
+        Stock::Wrong(OLD_CGROUP),
         |engine| {
             let mut journey = Journey::new(limited(50, 64 << 20));
             journey.container_there = Some(limited(80, 96 << 20));

@@ -18,66 +18,76 @@ on_both_suites!(
 );
 
 fn identity_1_the_host_name_is_the_new_pods(suite: Suite) -> Result<()> {
-    compare("Identity 1", Stack::v2(suite), Stock::Wrong, |engine| {
-        Journey::new(ContainerOptions::new(1)).run(engine, |there| {
-            for report in &there.reports {
+    compare(
+        "Identity 1",
+        Stack::v2(suite),
+        Stock::Wrong(&["sees the host name pod-a"]),
+        |engine| {
+            Journey::new(ContainerOptions::new(1)).run(engine, |there| {
+                for report in &there.reports {
+                    ensure!(
+                        report.hostname == there.pod.name(),
+                        "process {} in pod {} sees the host name {}",
+                        report.process,
+                        there.pod.name(),
+                        report.hostname
+                    );
+                }
+                let sandbox =
+                    there
+                        .pod
+                        .sandbox()
+                        .exec(&["/probe", "cat", "/proc/sys/kernel/hostname"])?;
                 ensure!(
-                    report.hostname == there.pod.name(),
-                    "process {} in pod {} sees the host name {}",
-                    report.process,
-                    there.pod.name(),
-                    report.hostname
+                    sandbox.trim() == there.pod.name(),
+                    "the sandbox of pod B is now called {}",
+                    sandbox.trim()
                 );
-            }
-            let sandbox =
-                there
-                    .pod
-                    .sandbox()
-                    .exec(&["/probe", "cat", "/proc/sys/kernel/hostname"])?;
-            ensure!(
-                sandbox.trim() == there.pod.name(),
-                "the sandbox of pod B is now called {}",
-                sandbox.trim()
-            );
-            Ok(format!(
-                "container and sandbox are called {}",
-                there.pod.name()
-            ))
-        })
-    })
+                Ok(format!(
+                    "container and sandbox are called {}",
+                    there.pod.name()
+                ))
+            })
+        },
+    )
 }
 
 fn identity_3_logs_exec_kill_and_exit_code_work_in_the_new_pod(suite: Suite) -> Result<()> {
     let container = ContainerOptions::new(2)
         .probe("--exit", 7)
         .open("all:r:0:/etc/hosts");
-    compare("Identity 3", Stack::v2(suite), Stock::Wrong, |engine| {
-        Journey::new(container.clone()).run(engine, |there| {
-            let before = there.container.log()?.len();
-            std::thread::sleep(std::time::Duration::from_millis(400));
-            let log = there.container.log()?;
-            ensure!(
-                log.len() > before && log.contains("count"),
-                "nothing arrives in pod B's log"
-            );
-            let cgroup = there
-                .container
-                .exec(&["/probe", "cat", "/proc/self/cgroup"])?;
-            ensure!(
-                cgroup.lines().any(|line| line == "0::/"),
-                "a program run in it is in another cgroup: {cgroup:?}"
-            );
-            let code = there.container.terminate()?;
-            ensure!(
-                code == Some(7),
-                "it ended with {code:?}, not with its exit code 7"
-            );
-            Ok(
-                "it logs to pod B's log, runs a program, ends on SIGTERM with exit code 7"
-                    .to_owned(),
-            )
-        })
-    })
+    compare(
+        "Identity 3",
+        Stack::v2(suite),
+        Stock::Wrong(&["has bad size"]),
+        |engine| {
+            Journey::new(container.clone()).run(engine, |there| {
+                let before = there.container.log()?.len();
+                std::thread::sleep(std::time::Duration::from_millis(400));
+                let log = there.container.log()?;
+                ensure!(
+                    log.len() > before && log.contains("count"),
+                    "nothing arrives in pod B's log"
+                );
+                let cgroup = there
+                    .container
+                    .exec(&["/probe", "cat", "/proc/self/cgroup"])?;
+                ensure!(
+                    cgroup.lines().any(|line| line == "0::/"),
+                    "a program run in it is in another cgroup: {cgroup:?}"
+                );
+                let code = there.container.terminate()?;
+                ensure!(
+                    code == Some(7),
+                    "it ended with {code:?}, not with its exit code 7"
+                );
+                Ok(
+                    "it logs to pod B's log, runs a program, ends on SIGTERM with exit code 7"
+                        .to_owned(),
+                )
+            })
+        },
+    )
 }
 
 /// What Identity 4 and 5 move: descriptors by paths of the host's cgroups, and on the pod's `/etc/hosts`.
@@ -181,53 +191,58 @@ fn identity_7_a_hardened_container_moves(suite: Suite) -> Result<()> {
         .open("each:r:0:/etc/hosts")
         .open("all:r:0:/sys/fs/cgroup/cgroup.events");
     container.hardened = true;
-    compare("Identity 7", Stack::v2(suite), Stock::Wrong, |engine| {
-        Journey::new(container.clone()).run(engine, |there| {
-            there.check_file(
-                "/sys/fs/cgroup/cgroup.events",
-                there.cgroup_inode("cgroup.events")?,
-            )?;
-            there.check_progress()?;
-            let status = there.container.exec(&["/probe", "cat", "/proc/1/status"])?;
-            let field = |name: &str| {
-                status
-                    .lines()
-                    .find_map(|line| line.strip_prefix(name))
-                    .unwrap_or_default()
-                    .trim()
-                    .to_owned()
-            };
-            ensure!(
-                field("Seccomp:") == "2",
-                "the seccomp mode is {:?}",
-                field("Seccomp:")
-            );
-            ensure!(
-                field("NoNewPrivs:") == "1",
-                "no_new_privs is {:?}",
-                field("NoNewPrivs:")
-            );
-            ensure!(
-                field("CapBnd:") == "0000000000000020",
-                "the capabilities are {:?}",
-                field("CapBnd:")
-            );
-            let writable = there.reports.iter().any(|report| {
-                let root = report
-                    .mountinfo
-                    .lines()
-                    .find(|line| line.split(' ').nth(4) == Some("/"));
-                !root.is_some_and(|line| {
-                    line.split(' ')
-                        .nth(5)
-                        .is_some_and(|options| options.starts_with("ro"))
-                })
-            });
-            ensure!(!writable, "its read-only root is writable");
-            Ok(
-                "seccomp, no_new_privs, one capability and the read-only root are still there"
-                    .to_owned(),
-            )
-        })
-    })
+    compare(
+        "Identity 7",
+        Stack::v2(suite),
+        Stock::Wrong(&["has bad size"]),
+        |engine| {
+            Journey::new(container.clone()).run(engine, |there| {
+                there.check_file(
+                    "/sys/fs/cgroup/cgroup.events",
+                    there.cgroup_inode("cgroup.events")?,
+                )?;
+                there.check_progress()?;
+                let status = there.container.exec(&["/probe", "cat", "/proc/1/status"])?;
+                let field = |name: &str| {
+                    status
+                        .lines()
+                        .find_map(|line| line.strip_prefix(name))
+                        .unwrap_or_default()
+                        .trim()
+                        .to_owned()
+                };
+                ensure!(
+                    field("Seccomp:") == "2",
+                    "the seccomp mode is {:?}",
+                    field("Seccomp:")
+                );
+                ensure!(
+                    field("NoNewPrivs:") == "1",
+                    "no_new_privs is {:?}",
+                    field("NoNewPrivs:")
+                );
+                ensure!(
+                    field("CapBnd:") == "0000000000000020",
+                    "the capabilities are {:?}",
+                    field("CapBnd:")
+                );
+                let writable = there.reports.iter().any(|report| {
+                    let root = report
+                        .mountinfo
+                        .lines()
+                        .find(|line| line.split(' ').nth(4) == Some("/"));
+                    !root.is_some_and(|line| {
+                        line.split(' ')
+                            .nth(5)
+                            .is_some_and(|options| options.starts_with("ro"))
+                    })
+                });
+                ensure!(!writable, "its read-only root is writable");
+                Ok(
+                    "seccomp, no_new_privs, one capability and the read-only root are still there"
+                        .to_owned(),
+                )
+            })
+        },
+    )
 }

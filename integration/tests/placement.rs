@@ -9,7 +9,7 @@ use restow_integration::engine::{Engine, Mode, Stack};
 use restow_integration::journey::Journey;
 use restow_integration::on_both_suites;
 use restow_integration::pod::{ContainerOptions, Pod, PodOptions};
-use restow_integration::scenario::{Stock, compare};
+use restow_integration::scenario::{OLD_CGROUP, Stock, compare};
 use restow_integration::suite::Suite;
 
 on_both_suites!(
@@ -88,19 +88,24 @@ fn cgroup_9_ignoring_cgroups_is_right_too(suite: Suite) -> Result<()> {
     let container = ContainerOptions::new(2)
         .open(format!("all:r:0:{events}"))
         .open(format!("each:r:6:{stat}"));
-    compare("Cgroup 9", Stack::v2(suite), Stock::Wrong, |engine| {
-        // Read by runc for every container of the node, at dump and at restore.
-        let config = engine.node().path("/etc/criu/runc.conf");
-        fs::create_dir_all(config.parent().context("A file needs a directory")?)?;
-        fs::write(config, "manage-cgroups=ignore\n").context("Write CRIU's configuration")?;
-        Journey::new(container.clone()).run(engine, |there| {
-            there.check_placement()?;
-            there.check_file(&events, there.cgroup_inode("cgroup.events")?)?;
-            there.check_file(&stat, there.cgroup_inode("cpu.stat")?)?;
-            there.check_progress()?;
-            Ok("3 processes in pod B's cgroup, 6 descriptors on its files".to_owned())
-        })
-    })
+    compare(
+        "Cgroup 9",
+        Stack::v2(suite),
+        Stock::Wrong(OLD_CGROUP),
+        |engine| {
+            // Read by runc for every container of the node, at dump and at restore.
+            let config = engine.node().path("/etc/criu/runc.conf");
+            fs::create_dir_all(config.parent().context("A file needs a directory")?)?;
+            fs::write(config, "manage-cgroups=ignore\n").context("Write CRIU's configuration")?;
+            Journey::new(container.clone()).run(engine, |there| {
+                there.check_placement()?;
+                there.check_file(&events, there.cgroup_inode("cgroup.events")?)?;
+                there.check_file(&stat, there.cgroup_inode("cpu.stat")?)?;
+                there.check_progress()?;
+                Ok("3 processes in pod B's cgroup, 6 descriptors on its files".to_owned())
+            })
+        },
+    )
 }
 
 fn cgroup_10_a_file_that_the_new_pod_has_not_got_blocks_or_becomes_inert(
