@@ -58,7 +58,13 @@ fn json_is_what_crit_prints() -> Result<()> {
                 different.extend(compare(&root, &path, &with_text(&path)?, pretty)?);
             }
         }
-        for kind in Kind::ALL.iter().filter(|kind| !beyond_crit(**kind)) {
+        // The crit of criu 4.1 does not know all fields of 4.2.
+        let all = (suite == Suite::Testing).then_some(Kind::ALL);
+        for kind in all
+            .into_iter()
+            .flatten()
+            .filter(|kind| !beyond_crit(**kind))
+        {
             let bytes = sample(*kind)?;
             for pretty in [false, true] {
                 different.extend(compare(&root, Path::new(kind.name()), &bytes, pretty)?);
