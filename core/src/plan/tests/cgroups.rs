@@ -1,0 +1,189 @@
+//! Cgroups: files in them, and where tasks go.
+
+use super::*;
+
+#[test]
+fn in_a_private_cgroup_namespace_the_path_stays_and_the_object_changes() {
+    let source = with_file(
+        source(true),
+        3,
+        "/sys/fs/cgroup/cgroup.events",
+        CGROUP_MOUNT,
+        |_| {},
+    );
+    let plan = planned(&source, 0, &[], &Policy::default());
+    assert_eq!(blockers(&plan), [""; 0]);
+    let file = &plan.files[0];
+    assert_eq!(file.new, file.old);
+    assert_eq!(
+        file.old_object.as_deref(),
+        Some(format!("{OLD}/cgroup.events").as_str())
+    );
+    assert_eq!(
+        file.new_object.as_deref(),
+        Some(format!("/sys/fs/cgroup{NEW}/cgroup.events").as_str())
+    );
+    assert!(file.edit.drop_size && file.expect.is_some());
+    assert!(plan.cgroup.private_namespace && !plan.cgroup.by_criu);
+}
+
+#[test]
+fn in_the_hosts_cgroup_namespace_the_path_follows_each_level() {
+    for (old, new, rule) in [
+        (
+            format!("{OLD}/cpu.stat"),
+            format!("{NEW}/cpu.stat"),
+            Rule::CgroupContainer,
+        ),
+        (
+            "/kubepods/burstable/pod1111/x".into(),
+            "/kubepods/besteffort/pod2222/x".into(),
+            Rule::CgroupPod,
+        ),
+        (
+            "/kubepods/burstable/x".into(),
+            "/kubepods/besteffort/x".into(),
+            Rule::CgroupQos,
+        ),
+        (
+            "/kubepods/x".into(),
+            String::from("/kubepods/x"),
+            Rule::CgroupShared,
+        ),
+    ] {
+        let source = with_file(
+            source(false),
+            3,
+            &format!("/sys/fs/cgroup{old}"),
+            CGROUP_MOUNT,
+            |file| file.pos = 7,
+        );
+        let plan = planned(&source, 0, &[], &Policy::default());
+        assert_eq!(
+            plan.files[0].new.to_string(),
+            format!("/sys/fs/cgroup{new}")
+        );
+        assert_eq!(plan.files[0].rule, rule);
+        assert_eq!(plan.files[0].edit.pos, None, "the offset is kept");
+    }
+}
+
+#[test]
+fn a_cgroup_file_that_is_absent_blocks_or_becomes_inert() {
+    let gone = format!("/sys/fs/cgroup{NEW}/cpu.max");
+    let read = with_file(
+        source(true),
+        3,
+        "/sys/fs/cgroup/cpu.max",
+        CGROUP_MOUNT,
+        |_| {},
+    );
+    let plan = planned(&read, 0, &[&gone], &Policy::default());
+    assert_eq!(blockers(&plan).len(), 1);
+    assert!(
+        blockers(&plan)[0].contains("fd 3 of process 1 on /sys/fs/cgroup/cpu.max"),
+        "{:?}",
+        blockers(&plan)
+    );
+
+    let ignore = Policy {
+        cgroup_files: CgroupFiles::Ignore,
+        ..Policy::default()
+    };
+    let plan = planned(&read, 0, &[&gone], &ignore);
+    assert_eq!(blockers(&plan), [""; 0]);
+    assert_eq!(plan.files[0].new.to_string(), "/dev/null");
+    assert!(plan.files[0].edit.detach);
+
+    let write = with_file(
+        source(true),
+        3,
+        "/sys/fs/cgroup/cpu.max",
+        CGROUP_MOUNT,
+        |file| file.flags = libc::O_RDWR,
+    );
+    assert_eq!(
+        blockers(&planned(&write, 0, &[&gone], &ignore)).len(),
+        1,
+        "a write descriptor stays a blocker"
+    );
+}
+
+#[test]
+fn a_task_in_a_sub_cgroup_goes_to_the_same_place_below_the_new_container() {
+    let mut source = source(true);
+    let member = CgroupMember {
+        path: CgroupPath::new(format!("{OLD}/sub")),
+        namespace_root: Some(CgroupPath::new(OLD)),
+    };
+    source
+        .cgroup_sets
+        .insert(3, BTreeMap::from([(Hierarchy::v2(), member)]));
+    source.tasks.push(Task {
+        pid: NsPid(2),
+        cgroup_set: Some(3),
+    });
+    let plan = planned(&source, 0, &[], &Policy::default());
+    let expected = Placement {
+        pid: NsPid(2),
+        hierarchy: Hierarchy::v2(),
+        cgroup: CgroupPath::new(format!("{NEW}/sub")),
+    };
+    assert_eq!(plan.cgroup.placements, [expected]);
+    let soft = Policy {
+        manage_cgroups: ManageCgroups::Soft,
+        ..Policy::default()
+    };
+    assert!(
+        planned(&source, 0, &[], &soft).cgroup.placements.is_empty(),
+        "CRIU's soft mode does it"
+    );
+}
+
+#[test]
+fn a_file_of_a_removed_cgroup_is_mapped_blocks_or_becomes_inert() {
+    let source = with_unreachable(
+        source(true),
+        "/sys/fs/cgroup/gone/cgroup.events",
+        CGROUP_MOUNT,
+    );
+    let there = planned(&source, 0, &[], &Policy::default());
+    assert_eq!(
+        there.files[0].new.to_string(),
+        "/sys/fs/cgroup/gone/cgroup.events"
+    );
+    assert!(there.files[0].edit.detach && there.possible());
+
+    let path = format!("/sys/fs/cgroup{NEW}/gone/cgroup.events");
+    let text = blockers(&planned(&source, 0, &[&path], &Policy::default())).join("\n");
+    assert!(
+        text.contains("on /sys/fs/cgroup/gone/cgroup.events"),
+        "{text}"
+    );
+    let ignore = Policy {
+        cgroup_files: CgroupFiles::Ignore,
+        ..Policy::default()
+    };
+    let ignore = planned(&source, 0, &[&path], &ignore);
+    assert!(ignore.possible());
+    assert_eq!(ignore.files[0].new.to_string(), "/dev/null");
+}
+
+#[test]
+fn a_cgroup_path_that_climbs_places_nobody() {
+    let mut source = source(true);
+    let path = CgroupPath::new(format!("{OLD}/../../../../../etc"));
+    let member = CgroupMember {
+        path,
+        namespace_root: Some(CgroupPath::new(OLD)),
+    };
+    source
+        .cgroup_sets
+        .insert(3, BTreeMap::from([(Hierarchy::v2(), member)]));
+    source.tasks.push(Task {
+        pid: NsPid(2),
+        cgroup_set: Some(3),
+    });
+    let plan = planned(&source, 0, &[], &Policy::default());
+    assert!(plan.cgroup.placements.is_empty());
+}
