@@ -133,12 +133,12 @@ fn filled(def: &MessageDef, depth: usize) -> Message<'static> {
             match field.typ {
                 Type::Message(_) if depth > 3 => {}
                 Type::Message(nested) => {
-                    message.push_bytes(field.number, filled(nested, depth + 1).encode())
+                    message.push_bytes(field.number, filled(nested, depth + 1).encode());
                 }
                 Type::String => message.push_bytes(field.number, "text \u{e9}\n"),
                 Type::Bytes => message.push_bytes(field.number, b"\0bytes=\xff "),
                 Type::Enum(values) => {
-                    message.push_u64(field.number, values.values[0].0.unsigned_abs().into())
+                    message.push_u64(field.number, values.values[0].0.unsigned_abs().into());
                 }
                 Type::Bool => message.push_u64(field.number, 1),
                 Type::Fixed32 => message.push_fixed32(field.number, 0xdead_beef),

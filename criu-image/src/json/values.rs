@@ -12,6 +12,7 @@ const PROT: Names<u64> = &[("PROT_READ", 1), ("PROT_WRITE", 2), ("PROT_EXEC", 4)
 const MMAP: Names<u64> = &[
     ("MAP_SHARED", 1),
     ("MAP_PRIVATE", 2),
+    ("MAP_DROPPABLE", 8),
     ("MAP_ANON", 0x20),
     ("MAP_GROWSDOWN", 0x100),
 ];
@@ -33,6 +34,7 @@ const VMA: Names<u64> = &[
     ("VMA_AREA_AIORING", 1 << 13),
     ("VMA_AREA_MEMFD", 1 << 14),
     ("VMA_AREA_SHSTK", 1 << 15),
+    ("VMA_AREA_UPROBES", 1 << 17),
     ("VMA_UNSUPP", 1 << 31),
 ];
 

@@ -276,6 +276,16 @@ impl<'a> Message<'a> {
         self.insert(Field::new(number, WireType::Varint, &bytes));
     }
 
+    /// Adds one more `fixed32` field behind those of the same number.
+    pub fn push_fixed32(&mut self, number: u32, value: u32) {
+        self.insert(Field::new(number, WireType::Fixed32, &value.to_le_bytes()));
+    }
+
+    /// Adds one more `fixed64` field behind those of the same number.
+    pub fn push_fixed64(&mut self, number: u32, value: u64) {
+        self.insert(Field::new(number, WireType::Fixed64, &value.to_le_bytes()));
+    }
+
     /// Replaces the value of the `index`th field of this number (of wire type [`WireType::Len`]); `false` when there
     /// are not so many.
     pub fn replace_bytes(&mut self, number: u32, index: usize, value: impl AsRef<[u8]>) -> bool {
