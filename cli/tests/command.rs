@@ -373,3 +373,38 @@ fn manual_and_completions_are_there() {
     assert!(succeed(&["completions", "bash"]).contains("_restow"));
     assert!(succeed(&["image", "scan", "--help"]).contains("Exit codes"));
 }
+
+#[test]
+fn processes_whose_parents_go_in_a_circle_are_shown_once() {
+    use criu_image::views::{InventoryEntry, PstreeEntry, View};
+    use criu_image::{Builder, Kind};
+    let dir = tempfile::tempdir().unwrap();
+    let mut inventory = Builder::new(Kind::Inventory);
+    inventory.push(
+        &InventoryEntry {
+            img_version: 2,
+            ..InventoryEntry::default()
+        }
+        .to_message(),
+    );
+    fs::write(dir.path().join("inventory.img"), inventory.finish()).unwrap();
+    let mut pstree = Builder::new(Kind::Pstree);
+    for (pid, ppid) in [(1, 0), (5, 6), (6, 5), (7, 7)] {
+        pstree.push(
+            &PstreeEntry {
+                pid,
+                ppid,
+                ..PstreeEntry::default()
+            }
+            .to_message(),
+        );
+    }
+    fs::write(dir.path().join("pstree.img"), pstree.finish()).unwrap();
+    let text = succeed(&["image", "ps", dir.path().to_str().unwrap()]);
+    let pids: Vec<_> = text
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    assert_eq!(pids, ["1", "7", "5", "6"], "{text}");
+}

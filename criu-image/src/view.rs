@@ -6,6 +6,8 @@
 //! In a repeated field, elements that stay the same at both ends keep their bytes; between them the old and the new
 //! elements are paired in order. So taking one out or putting one in leaves the others untouched.
 
+use std::cell::Cell;
+
 use crate::text::Bytes;
 use crate::wire::{Error, Field, FieldRef, Message, WireType, unzigzag, zigzag};
 
@@ -273,6 +275,26 @@ impl<T: Single> FieldValue for Vec<T> {
     }
 }
 
+/// Reads a nested message, unless messages nest too deeply: cgroups hold cgroups, and each level takes stack.
+pub(crate) fn deeper<T>(read: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    const MAX_DEPTH: usize = 100;
+    thread_local! {
+        static DEPTH: Cell<usize> = const { Cell::new(0) };
+    }
+    DEPTH.with(|depth| {
+        if depth.get() >= MAX_DEPTH {
+            return Err(Error {
+                offset: 0,
+                what: format!("messages nest deeper than {MAX_DEPTH}"),
+            });
+        }
+        depth.set(depth.get() + 1);
+        let read = read();
+        depth.set(depth.get() - 1);
+        read
+    })
+}
+
 /// The bytes of the message in a field.
 pub(crate) fn nested<'f>(field: &FieldRef<'f>) -> Result<&'f [u8], Error> {
     match field.wire_type {
@@ -342,7 +364,8 @@ macro_rules! view {
 
             fn from_field(field: &$crate::wire::FieldRef<'_>) -> Result<Self, $crate::wire::Error> {
                 let bytes = $crate::view::nested(field)?;
-                $crate::view::View::decode(bytes).map_err(|error| error.within(field.value_offset()))
+                let read = $crate::view::deeper(|| $crate::view::View::decode(bytes));
+                read.map_err(|error| error.within(field.value_offset()))
             }
             fn to_field(&self, number: u32) -> $crate::wire::Field<'static> {
                 $crate::wire::Field::bytes_field(number, &$crate::view::View::to_message(self).encode())
@@ -426,6 +449,32 @@ mod tests {
         let bytes = message.encode();
         let error = FileEntry::read(&Message::parse(&bytes).unwrap()).unwrap_err();
         assert!(error.what.contains("field 3 is there twice"), "{error}");
+    }
+
+    #[test]
+    fn messages_that_nest_too_deeply_are_refused() {
+        use crate::views::CgroupDirEntry;
+        let nested = |depth: usize| {
+            let mut dir = CgroupDirEntry {
+                dir_name: "a".into(),
+                ..CgroupDirEntry::default()
+            }
+            .to_message()
+            .encode();
+            for _ in 0..depth {
+                let mut outer = Message::default();
+                outer.set_bytes(1, "a");
+                outer.set_bytes(2, &dir);
+                dir = outer.encode();
+            }
+            dir
+        };
+        assert!(CgroupDirEntry::decode(&nested(90)).is_ok());
+        for _ in 0..2 {
+            let error = CgroupDirEntry::decode(&nested(5000)).unwrap_err();
+            assert!(error.what.contains("nest deeper than 100"), "{error}");
+        }
+        assert!(CgroupDirEntry::decode(&nested(90)).is_ok());
     }
 
     #[test]

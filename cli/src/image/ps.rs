@@ -29,7 +29,10 @@ pub(super) fn report(set: &ImageSet) -> Result<Report> {
             children.entry(process.ppid).or_default().push(at);
         }
     }
+    // The first process is at the top; those behind it are only there when nothing above shows them.
+    let all_of_them = (0..all.len()).rev().map(|at| (at, 0));
     pending.reverse();
+    pending.splice(0..0, all_of_them);
     let mut table = Table::new(&[
         "pid#", "pgid#", "sid#", "threads#", "state", "command", "program~",
     ]);
