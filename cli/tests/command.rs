@@ -368,6 +368,26 @@ fn colours_are_for_terminals_and_on_request() {
 }
 
 #[test]
+fn the_help_of_a_command_explains_every_column() {
+    for view in ["ps", "fds", "mems", "sockets", "mounts", "cgroups", "scan"] {
+        let help = succeed(&["image", view, "--help"]);
+        let text = table(view);
+        let header = text.lines().next().unwrap();
+        for column in header
+            .split("  ")
+            .map(str::trim)
+            .filter(|column| !column.is_empty())
+        {
+            let known = matches!(column, "WHAT" | "VALUE" | "IMAGE" | "KIND" | "OTHER FILE");
+            assert!(
+                help.contains(column) || known,
+                "{view}: no {column} in {help}"
+            );
+        }
+    }
+}
+
+#[test]
 fn manual_and_completions_are_there() {
     assert!(succeed(&["man", "image", "diff"]).contains(".TH"));
     assert!(succeed(&["completions", "bash"]).contains("_restow"));

@@ -4,6 +4,7 @@ mod cgroups;
 mod codec;
 mod diff;
 mod fds;
+mod help;
 mod info;
 mod mems;
 mod model;
@@ -33,29 +34,12 @@ pub struct Args {
     color: Colour,
 }
 
-const INPUTS: &str = "\
-Input:
-  An image directory, or a checkpoint archive as containerd, CRI-O and podman write them: tar, plain or compressed with
-  gzip or zstd. Of an archive only the images of records are held (at most 512 MiB); memory pages are passed over, and
-  nothing is unpacked to disk.
-
-Exit codes:
-  0 done, 2 wrong command line, 3 the input cannot be read, 4 the output cannot be written";
-
-const ONE_IMAGE: &str = "\
-Input:
-  An image file (any name; its magic number tells what it is), `-` for standard input, or an image directory or
-  checkpoint archive and the NAME of an image in it.
-
-Exit codes:
-  0 done, 2 wrong command line, 3 the input cannot be read, 4 the output cannot be written";
-
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Show an image for people: indented JSON with flags, devices and addresses as text, without payloads
     ///
     /// Without NAME, a directory or archive is shown as by `info`.
-    #[command(after_help = ONE_IMAGE)]
+    #[command(after_long_help = help::ONE_IMAGE)]
     Show(codec::Show),
 
     /// Print an image as JSON, with the keys that crit prints
@@ -63,67 +47,52 @@ enum Command {
     /// Nothing is lost: `restow image encode` makes the same bytes of it. Besides crit's keys there can be `_unknown` (fields
     /// that are not in the schema), `_wire` (the message in base64, where it is encoded in an unusual way) and `_padding`;
     /// crit ignores them. Bytes of names that are not UTF-8 are \udc80 to \udcff. Memory is that of one record.
-    #[command(after_help = ONE_IMAGE)]
+    #[command(after_long_help = help::ONE_IMAGE)]
     Decode(codec::Decode),
 
     /// Make an image of JSON, as `decode` or crit print it
     Encode(codec::Encode),
 
     /// Tell what a file, directory or archive holds: kinds, records, sizes, the dump's circumstances
-    #[command(after_help = INPUTS)]
+    #[command(after_long_help = help::INFO)]
     Info(View),
 
     /// Show the processes as a tree
-    ///
-    /// PID, PGID and SID are as the processes see them, in their pid namespace. STATE is alive, stopped, dead or zombie.
-    #[command(after_help = INPUTS)]
+    #[command(after_long_help = help::PS)]
     Ps(View),
 
-    /// Show the open files of each process
-    ///
-    /// POS is the file offset in bytes. MOUNT is the mount point it was opened on, where the images tell. STATE says
-    /// external (handed in at restore), unlinked (CRIU brings or links the content) or nothing. cwd, root and exe
-    /// are a process's working and root directory and its program.
-    #[command(after_help = INPUTS)]
+    /// Show the open files of each process, and its directories and program
+    #[command(after_long_help = help::FDS)]
     Fds(View),
 
     /// Show the memory areas of each process
-    ///
-    /// Addresses are hexadecimal, SIZE is in KiB of address space, not of memory. Shared areas with the same number are
-    /// the same memory.
-    #[command(after_help = INPUTS)]
+    #[command(after_long_help = help::MEMS)]
     Mems(View),
 
     /// Show the sockets: internet, unix, netlink and packet
-    #[command(after_help = INPUTS)]
+    #[command(after_long_help = help::SOCKETS)]
     Sockets(View),
 
     /// Show the mounts of each mount namespace
-    ///
-    /// ROOT is the part of the file system that is mounted, SOURCE its device or name, EXTERNAL the key under which a
-    /// source has to be given at restore.
-    #[command(after_help = INPUTS)]
+    #[command(after_long_help = help::MOUNTS)]
     Mounts(View),
 
     /// Show the cgroups: who is where, and what CRIU would make again
-    ///
-    /// NAMESPACE is the part of the path above the root of the tasks' cgroup namespace; PROPERTIES counts the files whose
-    /// content CRIU kept.
-    #[command(after_help = INPUTS)]
+    #[command(after_long_help = help::CGROUPS)]
     Cgroups(View),
 
     /// Find every text that names a pod, a sandbox or a node
     ///
     /// These are what a move to another pod has to change or to leave behind: cgroup paths, pod uids, container ids, paths of
     /// kubelet and containerd, timestamp directories of projected volumes, addresses, the host name, security labels.
-    #[command(after_help = INPUTS)]
+    #[command(after_long_help = help::SCAN)]
     Scan(View),
 
     /// Compare two images, directories or archives by what they mean
     ///
     /// Records are matched by their ids, fields are compared by name. The encoding does not count, nor do memory pages
     /// (only their sizes). Exit code 1 says that there are differences.
-    #[command(after_help = INPUTS)]
+    #[command(after_long_help = help::DIFF)]
     Diff(diff::Args),
 }
 
