@@ -198,6 +198,15 @@ mod tests {
         check::<InventoryEntry>();
         check::<FileEntry>();
         check::<RegFileEntry>();
+        check::<InetSkEntry>();
+        check::<UnixSkEntry>();
+        check::<FanotifyFileEntry>();
+        check::<FanotifyMarkEntry>();
+        check::<FanotifyInodeMarkEntry>();
+        check::<FanotifyMountMarkEntry>();
+        check::<FifoEntry>();
+        check::<TtyFileEntry>();
+        check::<NsFileEntry>();
         check::<FownEntry>();
         check::<InotifyFileEntry>();
         check::<InotifyWdEntry>();

@@ -3,7 +3,10 @@
 use crate::text::Bytes;
 use crate::view::{Sint32, Sint64, view};
 
+mod files;
+
 pub use crate::view::View;
+pub use files::*;
 
 view! {
     /// `inventory.img`: the image set as a whole.
@@ -34,8 +37,20 @@ view! {
         2 => id: u32,
         /// A regular file, directory or symbolic link.
         3 => reg: Option<RegFileEntry>,
+        /// An internet socket.
+        4 => isk: Option<InetSkEntry>,
+        /// A namespace.
+        5 => nsf: Option<NsFileEntry>,
         /// An inotify instance.
         13 => ify: Option<InotifyFileEntry>,
+        /// A fanotify group.
+        14 => ffy: Option<FanotifyFileEntry>,
+        /// A unix socket.
+        16 => usk: Option<UnixSkEntry>,
+        /// A named pipe.
+        17 => fifo: Option<FifoEntry>,
+        /// A terminal.
+        19 => tty: Option<TtyFileEntry>,
     }
 
     /// A regular file, directory or symbolic link.

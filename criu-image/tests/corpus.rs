@@ -78,5 +78,14 @@ fn every_real_image_comes_back_byte_for_byte() {
         criu_image::Image::detect(&path, bytes.clone()).unwrap_or_else(|error| panic!("{error}"));
         fuzz::framing(&bytes);
         fuzz::json_decode(&bytes);
+        // Every file of every kind, read and written back.
+        if let Ok(image) =
+            criu_image::Image::from_bytes(&path, bytes.clone(), criu_image::Kind::Files)
+        {
+            let changed = image.rewrite::<criu_image::Error>(|record| {
+                record.with(&record.view::<criu_image::views::FileEntry>()?)
+            });
+            assert_eq!(changed.unwrap(), bytes);
+        }
     }
 }

@@ -75,7 +75,7 @@ proptest! {
     fn what_is_written_is_read(a in reg(), b in reg(), c in set(), d in set()) {
         written(&a, &b);
         written(&c, &d);
-        let file = |reg: &RegFileEntry| FileEntry { type_: 1, id: reg.id, reg: Some(reg.clone()), ify: None };
+        let file = |reg: &RegFileEntry| FileEntry { type_: 1, id: reg.id, reg: Some(reg.clone()), ..FileEntry::default() };
         written(&file(&a), &file(&b));
         written(&file(&a), &FileEntry { reg: None, ..file(&a) });
     }

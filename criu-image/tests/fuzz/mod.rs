@@ -83,7 +83,13 @@ pub(crate) fn views(bytes: &[u8]) {
         FsEntry,
         MmEntry,
         VmaEntry,
-        RemapFilePathEntry
+        RemapFilePathEntry,
+        InetSkEntry,
+        UnixSkEntry,
+        FanotifyFileEntry,
+        FifoEntry,
+        TtyFileEntry,
+        NsFileEntry
     ];
     all[usize::from(*which) % all.len()](bytes);
 }
