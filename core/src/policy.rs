@@ -1,7 +1,6 @@
 //! What the pod and the node ask for: annotations on top of the node's configuration.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -249,15 +248,6 @@ fn word<T: Copy>(name: &str, value: &str, words: &[(&str, T)]) -> Result<T, Erro
                 .collect::<Vec<_>>()
                 .join(" or "),
         })
-}
-
-impl fmt::Display for Enable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Annotated => "annotated",
-            Self::All => "all",
-        })
-    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,14 @@ use crate::target::{FileFact, Target};
 /// What an inert descriptor is opened on: reads give end of file.
 pub(super) const INERT: &str = "/dev/null";
 
+/// CRIU compares neither size nor mode.
+const UNCHECKED: FileEdit = FileEdit {
+    drop_size: true,
+    drop_mode: true,
+    detach: false,
+    pos: None,
+};
+
 pub(super) fn lookup(resolved: &Resolved) -> Option<Lookup> {
     match resolved {
         Resolved::Cgroup { lookup, .. } => lookup.clone(),
@@ -110,27 +118,16 @@ fn cgroup_file(
         (Some(_), _) => None,
     };
     let base = FilePlan {
-        id: file.id,
-        old: file.path.clone(),
-        new: file.path.clone(),
         old_object: Some(old.to_string()),
         new_object: lookup.map(|lookup| lookup.path().to_string()),
-        rule,
-        edit: FileEdit::default(),
-        expect: None,
-        flags: file.flags,
-        pos: file.pos,
-        regular: is_regular(file.mode),
-        holders: Vec::new(),
+        ..unchanged(file, rule)
     };
     let Some(missing) = missing else {
         // Size and mode of a cgroup file say nothing about its content and differ between kernels.
         // One that was handed to CRIU as external has a path again.
         let edit = FileEdit {
-            drop_size: true,
-            drop_mode: true,
             detach: file.external,
-            pos: None,
+            ..UNCHECKED
         };
         return Some(FilePlan {
             new: path?,
@@ -145,19 +142,7 @@ fn cgroup_file(
             object(),
             format!("{missing}; the descriptor becomes inert (reads give end of file), as cgroup-files=ignore says"),
         ));
-        let edit = FileEdit {
-            drop_size: true,
-            drop_mode: true,
-            detach: true,
-            pos: Some(0),
-        };
-        return Some(FilePlan {
-            new: ContainerPath::new(INERT),
-            new_object: None,
-            rule: Rule::CgroupFileGone,
-            edit,
-            ..base
-        });
+        return Some(inert(file, &old.to_string(), Rule::CgroupFileGone));
     }
     let way_out = if file.read_only() {
         "set restow.dev/cgroup-files to ignore to make the descriptor inert, or give the new pod what the old one had"
@@ -195,25 +180,7 @@ fn foreign_file(
         );
         findings.push(Finding::warning(Rule::Foreign, object(), text));
     }
-    Some(FilePlan {
-        id: file.id,
-        old: file.path.clone(),
-        new: ContainerPath::new(INERT),
-        old_object: Some(path.to_string()),
-        new_object: None,
-        rule: Rule::Foreign,
-        edit: FileEdit {
-            drop_size: true,
-            drop_mode: true,
-            detach: true,
-            pos: Some(0),
-        },
-        expect: None,
-        flags: file.flags,
-        pos: file.pos,
-        regular: is_regular(file.mode),
-        holders: Vec::new(),
-    })
+    Some(inert(file, &path.to_string(), Rule::Foreign))
 }
 
 fn managed_file(
@@ -223,11 +190,7 @@ fn managed_file(
     object: impl Fn() -> Object,
     findings: &mut Vec<Finding>,
 ) -> Option<FilePlan> {
-    let mut edit = FileEdit {
-        drop_size: true,
-        drop_mode: true,
-        ..FileEdit::default()
-    };
+    let mut edit = UNCHECKED;
     let mut expect = None;
     match fact {
         Some(None) => {
@@ -322,17 +285,41 @@ fn follow(
     expect: Option<crate::target::ObjectId>,
 ) -> FilePlan {
     FilePlan {
+        new_object: Some(lookup.path().to_string()),
+        edit,
+        expect,
+        ..unchanged(file, rule)
+    }
+}
+
+/// A file whose descriptors become inert.
+fn inert(file: &OpenFile, old_object: &str, rule: Rule) -> FilePlan {
+    FilePlan {
+        new: ContainerPath::new(INERT),
+        old_object: Some(old_object.to_owned()),
+        edit: FileEdit {
+            detach: true,
+            pos: Some(0),
+            ..UNCHECKED
+        },
+        ..unchanged(file, rule)
+    }
+}
+
+/// A file of which nothing is known and nothing is changed yet. Who holds it is filled in by [`plan`].
+fn unchanged(file: &OpenFile, rule: Rule) -> FilePlan {
+    FilePlan {
         id: file.id,
         old: file.path.clone(),
         new: file.path.clone(),
         old_object: None,
-        new_object: Some(lookup.path().to_string()),
+        new_object: None,
         rule,
-        edit,
-        expect,
         flags: file.flags,
         pos: file.pos,
         regular: is_regular(file.mode),
+        edit: FileEdit::default(),
+        expect: None,
         holders: Vec::new(),
     }
 }

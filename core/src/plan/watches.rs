@@ -5,15 +5,13 @@
 //! has a path in the image; the manifest tells which mount it was.
 
 use super::WatchPlan;
+use super::files::INERT;
 use super::resolve::{Lookup, Resolved, Resolver};
 use crate::finding::{Finding, Object, Rule};
 use crate::ids::{ContainerPath, MountId};
 use crate::policy::{CgroupFiles, Policy};
 use crate::source::{Source, Watch};
 use crate::target::Target;
-
-/// What an inert watch watches: nothing ever happens there.
-const INERT: &str = "/dev/null";
 
 pub(super) fn lookups(source: &Source, resolver: &Resolver<'_>) -> Vec<Lookup> {
     let places = source
@@ -80,6 +78,7 @@ pub(super) fn plan(
             let text = format!("{text}; the watch becomes inert, as cgroup-files=ignore says");
             findings.push(Finding::warning(Rule::CgroupFileGone, object(), text));
             plans.push(WatchPlan {
+                // Nothing ever happens there.
                 new: ContainerPath::new(INERT),
                 rule: Rule::CgroupFileGone,
                 ..planned

@@ -126,14 +126,12 @@ impl Staging {
     fn write(&self, edited: &BTreeMap<std::ffi::OsString, Vec<u8>>) -> Result<(), Error> {
         for (name, bytes) in edited {
             let path = self.path.join(name);
-            let mut file = File::options()
+            let file = File::options()
                 .create_new(true)
                 .write(true)
                 .mode(0o600)
                 .open(&path);
-            file.as_mut()
-                .map_err(|error| io::Error::new(error.kind(), error.to_string()))
-                .and_then(|file| file.write_all(bytes))
+            file.and_then(|mut file| file.write_all(bytes))
                 .map_err(failed("write", &path))?;
         }
         Ok(())
