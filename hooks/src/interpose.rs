@@ -9,13 +9,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use nix::sys::socket::{SockType, getsockopt, sockopt};
+use restow::host::Bundle;
 use restow::ids::HostPid;
 use restow::policy::{self, Enable, NODE_CONFIG, NodeConfig, Policy};
 
 use crate::dump::Dump;
 use crate::helper;
 use crate::operation::{Directories, Operation, chain};
-use crate::peer::{Bundle, Peer};
+use crate::peer::Peer;
 use crate::pidfd::PidFd;
 use crate::real_criu::RealCriu;
 use crate::relay::{Relay, Stage};

@@ -5,9 +5,10 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use nix::fcntl::OFlag;
+use restow::host::Bundle;
 
 use crate::journal::Journal;
-use crate::peer::{Bundle, Peer};
+use crate::peer::Peer;
 use crate::rpc::{self, Kind, Request};
 use crate::seqpacket::Connection;
 

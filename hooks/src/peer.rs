@@ -4,7 +4,6 @@
 //! the bundle is found through the runtime's own record of the container, and only believed when that record names the
 //! process that is to be dumped.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -12,10 +11,8 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{OFlag, open};
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::sys::stat::Mode;
-use restow::ids::{ContainerPath, HostPid};
-use restow::policy::ANNOTATION_PREFIX;
-use restow::target::SpecMount;
-use serde_json::Value;
+use restow::host::record;
+use restow::ids::HostPid;
 
 /// The process that made the socket.
 #[derive(Debug)]
@@ -24,19 +21,6 @@ pub struct Peer {
     pub pid: HostPid,
     /// Its arguments.
     args: Vec<String>,
-}
-
-/// What an OCI bundle says, as far as Restow reads it. Only read, never written back.
-#[derive(Debug, Default)]
-pub struct Bundle {
-    /// The spec's annotations.
-    pub annotations: BTreeMap<String, String>,
-    /// The spec's mounts.
-    pub mounts: Vec<SpecMount>,
-    /// The spec's root file system is read-only.
-    pub read_only_root: bool,
-    /// The spec's host name.
-    pub hostname: Option<String>,
 }
 
 impl Peer {
@@ -99,10 +83,7 @@ impl Peer {
     /// The bundle of the container whose init is `init`, from the runtime's record; `None` when this runtime keeps none
     /// that is known here.
     pub fn dump_bundle(&self, init: HostPid) -> Option<PathBuf> {
-        let root = self.root();
-        let dir = Path::new(&root).join(self.container()?);
-        runc_bundle(&dir.join("state.json"), init)
-            .or_else(|| crun_bundle(&dir.join("status"), init))
+        record::bundle_of(Path::new(&self.root()), self.container()?, init)
     }
 
     /// Where the runtime keeps its records: `--root DIR`, `--root=DIR` or its default.
@@ -117,68 +98,6 @@ impl Peer {
         let name = self.runtime();
         format!("/run/{}", if name.is_empty() { "runc" } else { &name })
     }
-}
-
-/// runc's `state.json` has the pid and, among the labels, `bundle=<path>` (libcontainer/state_linux.go).
-fn runc_bundle(record: &Path, init: HostPid) -> Option<PathBuf> {
-    let state: Value = serde_json::from_slice(&std::fs::read(record).ok()?).ok()?;
-    (state["init_process_pid"].as_i64()? == i64::from(init.0)).then_some(())?;
-    let labels = state["config"]["labels"].as_array()?;
-    labels
-        .iter()
-        .filter_map(Value::as_str)
-        .find_map(|label| label.strip_prefix("bundle="))
-        .map(PathBuf::from)
-}
-
-/// crun's `status` has `pid` and `bundle` (src/libcrun/status.c).
-fn crun_bundle(record: &Path, init: HostPid) -> Option<PathBuf> {
-    let status: Value = serde_json::from_slice(&std::fs::read(record).ok()?).ok()?;
-    (status["pid"].as_i64()? == i64::from(init.0)).then_some(())?;
-    status["bundle"].as_str().map(PathBuf::from)
-}
-
-impl Bundle {
-    /// Reads `config.json`. When `only_annotated` and no annotation of ours is in the file at all, `None`, without the
-    /// cost of parsing: that is the case for nearly every container of a node.
-    ///
-    /// # Errors
-    /// When there is no such file or it is no JSON.
-    pub fn read(dir: &Path, only_annotated: bool) -> io::Result<Option<Self>> {
-        let bytes = std::fs::read(dir.join("config.json"))?;
-        if only_annotated && !contains(&bytes, ANNOTATION_PREFIX.as_bytes()) {
-            return Ok(None);
-        }
-        Ok(Some(Self::parse(&serde_json::from_slice(&bytes)?)))
-    }
-
-    fn parse(spec: &Value) -> Self {
-        let text = |value: &Value| value.as_str().map(str::to_owned);
-        let annotations = spec["annotations"].as_object().into_iter().flatten();
-        let mounts = spec["mounts"].as_array().into_iter().flatten();
-        Self {
-            annotations: annotations
-                .filter_map(|(name, value)| Some((name.clone(), text(value)?)))
-                .collect(),
-            mounts: mounts
-                .filter_map(|mount| {
-                    let options = mount["options"].as_array().into_iter().flatten();
-                    Some(SpecMount {
-                        destination: ContainerPath::new(mount["destination"].as_str()?),
-                        cgroup: mount["type"] == "cgroup",
-                        options: options.filter_map(text).collect(),
-                    })
-                })
-                .collect(),
-            read_only_root: spec["root"]["readonly"] == true,
-            hostname: text(&spec["hostname"]).filter(|name| !name.is_empty()),
-        }
-    }
-}
-
-/// JSON may write the slash as `\/`, but no runtime's writer does, and then the annotation is merely not seen.
-fn contains(bytes: &[u8], word: &[u8]) -> bool {
-    bytes.windows(word.len()).any(|window| window == word)
 }
 
 #[cfg(test)]
@@ -212,58 +131,5 @@ mod tests {
         );
         assert_eq!(peer(&["crun", "checkpoint", "c"]).root(), "/run/crun");
         assert_eq!(peer(&["podman"]).container(), None);
-    }
-
-    #[test]
-    fn a_record_counts_only_for_the_process_it_names() {
-        let dir = tempfile::tempdir().unwrap();
-        let runc = dir.path().join("state.json");
-        std::fs::write(
-            &runc,
-            r#"{"init_process_pid": 7, "config": {"labels": ["a=b", "bundle=/run/b"]}}"#,
-        )
-        .unwrap();
-        assert_eq!(runc_bundle(&runc, HostPid(7)), Some("/run/b".into()));
-        assert_eq!(runc_bundle(&runc, HostPid(8)), None);
-        let crun = dir.path().join("status");
-        std::fs::write(&crun, r#"{"pid": 7, "bundle": "/run/c"}"#).unwrap();
-        assert_eq!(crun_bundle(&crun, HostPid(7)), Some("/run/c".into()));
-        assert_eq!(crun_bundle(&crun, HostPid(8)), None);
-    }
-
-    #[test]
-    fn a_bundle_without_our_annotations_is_not_even_parsed() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("config.json"), "no json at all").unwrap();
-        assert!(Bundle::read(dir.path(), true).unwrap().is_none());
-        assert!(Bundle::read(dir.path(), false).is_err());
-    }
-
-    #[test]
-    fn what_is_read_of_a_bundle() {
-        let spec = serde_json::json!({
-            "hostname": "h",
-            "root": {"path": "rootfs", "readonly": true},
-            "annotations": {"restow.dev/enabled": "true"},
-            "mounts": [
-                {"destination": "/proc", "type": "proc"},
-                {"destination": "/data/", "type": "bind", "options": ["rbind", "ro"]},
-                {"destination": "/x", "options": ["bind"]},
-            ],
-        });
-        let bundle = Bundle::parse(&spec);
-        assert_eq!(bundle.annotations["restow.dev/enabled"], "true");
-        assert_eq!(bundle.hostname.as_deref(), Some("h"));
-        assert!(bundle.read_only_root);
-        let mounts = bundle
-            .mounts
-            .iter()
-            .map(|mount| (mount.destination.to_string(), mount.options.join(",")));
-        let mounts: Vec<_> = mounts.collect();
-        let expected = [("/proc", ""), ("/data", "rbind,ro"), ("/x", "bind")];
-        assert_eq!(
-            mounts,
-            expected.map(|(at, options)| (at.to_owned(), options.to_owned()))
-        );
     }
 }

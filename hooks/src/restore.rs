@@ -10,7 +10,7 @@ use restow::finding::Finding;
 use restow::host::attach::attach;
 use restow::host::{self, RestoredTree, cgroup};
 use restow::ids::{CgroupPath, HostPath, HostPid};
-use restow::plan::{self, Plan};
+use restow::plan::Plan;
 use restow::policy::Policy;
 use restow::source::images::ImageDir;
 use restow::source::{Hierarchy, Source};
@@ -272,17 +272,7 @@ fn make_plan(
 ) -> Result<(Target, Plan), String> {
     let source = Source::read(images).map_err(|error| chain(&error))?;
     let mut target = target(operation)?;
-    for lookup in plan::lookups(&source, &target) {
-        let fact = host::look_up(&lookup)
-            .map_err(|error| format!("Cannot look at {}: {error}", lookup.path()))?;
-        target.files.insert(lookup.path(), fact);
-    }
-    for lookup in plan::watch_lookups(&source, &target) {
-        let found = host::watched_object(&lookup)
-            .map_err(|error| format!("Cannot watch {}: {error}", lookup.path()))?;
-        target.watched.insert(lookup.path(), found);
-    }
-    let plan = plan::plan(&source, &target, policy);
+    let plan = host::facts::plan(&source, &mut target, policy).map_err(|error| chain(&error))?;
     Ok((target, plan))
 }
 

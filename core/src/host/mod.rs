@@ -1,8 +1,11 @@
 //! The edge to the kernel: everything in this crate that asks or changes the node is here.
 
 pub mod attach;
+mod bundle;
 pub mod cgroup;
+pub mod facts;
 pub mod parse;
+pub mod record;
 mod restored;
 mod unreachable;
 
@@ -23,6 +26,7 @@ use crate::source::manifest::ManifestMount;
 use crate::source::{Hierarchy, WatchedObject};
 use crate::target::{CgroupMount, FileFact, ObjectId};
 
+pub use bundle::Bundle;
 pub use parse::MountInfo;
 pub use restored::RestoredTree;
 pub use unreachable::unreachable_files;

@@ -1,55 +1,14 @@
-//! What the pod and the node ask for: annotations on top of the node's configuration.
+//! The node's configuration file, and a container's annotations on top of it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// Prefix of every annotation of ours.
-pub const ANNOTATION_PREFIX: &str = "restow.dev/";
-
-/// Where the node's configuration is read from unless `RESTOW_CONFIG` names another file.
-pub const NODE_CONFIG: &str = "/etc/restow/config.toml";
+use super::{ANNOTATION_PREFIX, Choice, Policy};
 
 /// Annotation in which containerd's CRI plugin names the container.
 const CONTAINER_NAME: &str = "io.kubernetes.cri.container-name";
-
-macro_rules! choice {
-    ($(#[$doc:meta])* $name:ident { $first:ident = $first_text:literal, $($variant:ident = $text:literal),* $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-        #[serde(rename_all = "kebab-case")]
-        #[allow(missing_docs, reason = "the variants are the words of the annotation, explained on the type")]
-        pub enum $name { #[default] $first, $($variant),* }
-
-        impl $name {
-            const WORDS: &'static [(&'static str, Self)] = &[($first_text, Self::$first), $(($text, Self::$variant)),*];
-        }
-
-        impl Choice for $name {
-            fn words() -> &'static [(&'static str, Self)] { Self::WORDS }
-        }
-    };
-}
-
-trait Choice: Sized + Copy + 'static {
-    fn words() -> &'static [(&'static str, Self)];
-}
-
-choice!(
-    /// What happens to an open cgroup file that the new container has not got: `remap` blocks the restore and names it,
-    /// `ignore` makes read-only descriptors inert (reads give end of file).
-    CgroupFiles { Remap = "remap", Ignore = "ignore" }
-);
-choice!(
-    /// How tasks get into the new cgroup: `auto` lets Restow do it (right cgroup namespace on every CRIU), `soft` leaves
-    /// it to CRIU with the new container as root, `ignore` is `auto` without re-creating sub-cgroups.
-    ManageCgroups { Auto = "auto", Soft = "soft", Ignore = "ignore" }
-);
-choice!(
-    /// Whose host name the container has after the restore: the new pod's (`target`) or the old one's (`source`).
-    Hostname { Target = "target", Source = "source" }
-);
 
 /// Which containers Restow works on without being asked by an annotation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -60,18 +19,6 @@ pub enum Enable {
     Annotated,
     /// Every container of the node, unless it says `restow.dev/enabled: "false"`.
     All,
-}
-
-/// The settings for one container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
-pub struct Policy {
-    /// See [`CgroupFiles`].
-    pub cgroup_files: CgroupFiles,
-    /// See [`ManageCgroups`].
-    pub manage_cgroups: ManageCgroups,
-    /// See [`Hostname`].
-    pub hostname: Hostname,
 }
 
 /// The node's configuration file.
@@ -189,7 +136,7 @@ impl NodeConfig {
         let container = annotations.get(CONTAINER_NAME).map(String::as_str);
         let mut enabled = None;
         let mut asked = false;
-        let mut policy = self.defaults;
+        let mut policy = self.defaults.clone();
         // Settings for the pod first, so that those for the container win.
         for for_container in [false, true] {
             for (name, value) in annotations {
@@ -253,6 +200,7 @@ fn word<T: Copy>(name: &str, value: &str, words: &[(&str, T)]) -> Result<T, Erro
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::{CgroupFiles, Hostname};
 
     fn annotations(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         pairs

@@ -1,0 +1,65 @@
+//! What the pod and the node ask for: annotations on top of the node's configuration.
+//!
+//! * this file: the settings and their words.
+//! * [`NodeConfig`]: where they come from, and what a pod may set.
+
+mod config;
+
+use serde::{Deserialize, Serialize};
+
+pub use config::{Enable, Error, NodeConfig};
+
+/// Prefix of every annotation of ours.
+pub const ANNOTATION_PREFIX: &str = "restow.dev/";
+
+/// Where the node's configuration is read from unless `RESTOW_CONFIG` names another file.
+pub const NODE_CONFIG: &str = "/etc/restow/config.toml";
+
+macro_rules! choice {
+    ($(#[$doc:meta])* $name:ident { $first:ident = $first_text:literal, $($variant:ident = $text:literal),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        #[allow(missing_docs, reason = "the variants are the words of the annotation, explained on the type")]
+        pub enum $name { #[default] $first, $($variant),* }
+
+        impl $name {
+            const WORDS: &'static [(&'static str, Self)] = &[($first_text, Self::$first), $(($text, Self::$variant)),*];
+        }
+
+        impl Choice for $name {
+            fn words() -> &'static [(&'static str, Self)] { Self::WORDS }
+        }
+    };
+}
+
+trait Choice: Sized + Copy + 'static {
+    fn words() -> &'static [(&'static str, Self)];
+}
+
+choice!(
+    /// What happens to an open cgroup file that the new container has not got: `remap` blocks the restore and names it,
+    /// `ignore` makes read-only descriptors inert (reads give end of file).
+    CgroupFiles { Remap = "remap", Ignore = "ignore" }
+);
+choice!(
+    /// How tasks get into the new cgroup: `auto` lets Restow do it (right cgroup namespace on every CRIU), `soft` leaves
+    /// it to CRIU with the new container as root, `ignore` is `auto` without re-creating sub-cgroups.
+    ManageCgroups { Auto = "auto", Soft = "soft", Ignore = "ignore" }
+);
+choice!(
+    /// Whose host name the container has after the restore: the new pod's (`target`) or the old one's (`source`).
+    Hostname { Target = "target", Source = "source" }
+);
+
+/// The settings for one container.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+pub struct Policy {
+    /// See [`CgroupFiles`].
+    pub cgroup_files: CgroupFiles,
+    /// See [`ManageCgroups`].
+    pub manage_cgroups: ManageCgroups,
+    /// See [`Hostname`].
+    pub hostname: Hostname,
+}
