@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::host::journal::LOG;
 use crate::ids::{CgroupPath, ContainerPath, MountId, NsPid};
 
 /// How much a [`Finding`] matters, least first.
@@ -253,6 +254,21 @@ impl fmt::Display for Finding {
             "{}: {}: {} [{}]",
             self.severity, self.object, self.text, self.rule
         )
+    }
+}
+
+/// More findings than this are not listed in one text.
+const LISTED_FINDINGS: usize = 8;
+
+/// Findings in one text, for where there is room for one line only; the log has them all.
+pub fn list<'a>(what: &str, findings: impl Iterator<Item = &'a Finding>) -> String {
+    let all: Vec<String> = findings
+        .map(|finding| format!("{}: {}", finding.object, finding.text))
+        .collect();
+    let shown = all[..all.len().min(LISTED_FINDINGS)].join("; ");
+    match all.len().saturating_sub(LISTED_FINDINGS) {
+        0 => format!("{what}: {shown}"),
+        more => format!("{what}: {shown}; and {more} more in {LOG}"),
     }
 }
 

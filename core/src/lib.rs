@@ -25,3 +25,17 @@ pub mod source;
 pub mod stage;
 pub mod target;
 pub mod verify;
+
+/// An error's text with all its causes, said once.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.ends_with(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}

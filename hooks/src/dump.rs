@@ -1,20 +1,19 @@
 //! DUMP: write `source.json` into the image directory while the tree is frozen.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::unistd::{UnlinkatFlags, unlinkat};
+use restow::chain;
 use restow::host;
+use restow::host::journal::{Journal, replace};
 use restow::ids::HostPid;
 use restow::source::images::{self, ImageDir};
-use restow::source::manifest::{self, FILE_NAME, ManifestCgroup};
+use restow::source::manifest::FILE_NAME;
 use restow::source::{Manifest, ManifestFile};
 
-use crate::journal::{Journal, replace};
-use crate::operation::{Operation, chain};
+use crate::operation::Operation;
 use crate::relay::{Answer, Stage};
 use crate::rpc::Notification;
 
@@ -90,40 +89,18 @@ impl Dump {
     }
 
     fn manifest(&self) -> Result<Manifest, String> {
-        let read = self
-            .read_manifest()
+        let read = host::snapshot::manifest(self.init)
             .map_err(|error| format!("What the container is cannot be read: {error}"))?;
         // CRIU has written all images by now.
         let images = self.images.try_clone().map_err(|error| chain(&error))?;
         let dir = ImageDir::open(images).map_err(|error| chain(&error))?;
         Ok(Manifest {
             criu_run: images::criu_run(&dir).map_err(|error| chain(&error))?,
-            ..read
-        })
-    }
-
-    fn read_manifest(&self) -> io::Result<Manifest> {
-        let own = HostPid(nix::unistd::getpid().as_raw());
-        let uts = std::fs::File::open(format!("/proc/{}/ns/uts", self.init))?;
-        Ok(Manifest {
-            version: manifest::VERSION,
-            writer: concat!("restow ", env!("CARGO_PKG_VERSION")).to_owned(),
-            time: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default()
-                .as_secs(),
-            criu_run: None,
-            kernel: host::kernel_release(),
             runtime: self.runtime.clone(),
             container: self.container.clone(),
             identity: self.identity.clone(),
-            hostname: host::hostname_in(&uts)?,
-            cgroup: ManifestCgroup {
-                private_namespace: !host::share_namespace(self.init, own, "cgroup")?,
-                paths: host::cgroups(self.init)?,
-            },
             unreachable: self.unreachable.clone(),
-            mounts: host::recorded_mounts(self.init)?,
+            ..read
         })
     }
 

@@ -9,16 +9,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use nix::sys::socket::{SockType, getsockopt, sockopt};
-use restow::host::Bundle;
+use restow::chain;
+use restow::host::real_criu::RealCriu;
+use restow::host::{Bundle, PidFd};
 use restow::ids::HostPid;
 use restow::policy::{self, Enable, NODE_CONFIG, NodeConfig, Policy};
 
 use crate::dump::Dump;
 use crate::helper;
-use crate::operation::{Directories, Operation, chain};
+use crate::operation::{Directories, Operation};
 use crate::peer::Peer;
-use crate::pidfd::PidFd;
-use crate::real_criu::RealCriu;
 use crate::relay::{Relay, Stage};
 use crate::restore::Restore;
 use crate::rpc::{self, Kind, Request};

@@ -10,20 +10,16 @@
 //! ```
 //!
 //! * [`interpose`]: the decision, and the order of the steps above.
-//! * [`real_criu`], [`peer`]: who comes after, who came before.
+//! * [`peer`]: who came before.
 //! * [`rpc`], [`seqpacket`]: CRIU's messages and the socket they travel on.
 //! * [`operation`], [`dump`], [`restore`]: what is prepared, and what is done at each notification.
 //! * [`relay`], [`helper`]: the process that stays between the two.
-//! * [`journal`]: what operators read.
 
 pub mod dump;
 pub mod helper;
 pub mod interpose;
-pub mod journal;
 pub mod operation;
 pub mod peer;
-pub mod pidfd;
-pub mod real_criu;
 pub mod relay;
 pub mod restore;
 pub mod rpc;

@@ -5,26 +5,13 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use nix::fcntl::OFlag;
+use restow::chain;
 use restow::host::Bundle;
+use restow::host::journal::Journal;
 
-use crate::journal::Journal;
 use crate::peer::Peer;
 use crate::rpc::{self, Kind, Request};
 use crate::seqpacket::Connection;
-
-/// An error's text with all its causes, said once.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.ends_with(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
-}
 
 /// The directories of a request, opened anew.
 #[derive(Debug)]

@@ -6,32 +6,23 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 use std::time::Instant;
 
-use restow::finding::Finding;
+use restow::chain;
+use restow::finding;
 use restow::host::attach::attach;
-use restow::host::{self, RestoredTree, cgroup};
+use restow::host::journal::{Journal, PLAN};
+use restow::host::{self, PidFd, RestoredTree, cgroup};
 use restow::ids::{CgroupPath, HostPath, HostPid};
 use restow::plan::Plan;
 use restow::policy::Policy;
 use restow::source::images::ImageDir;
 use restow::source::{Hierarchy, Source};
-use restow::stage::Staging;
+use restow::stage::{self, Staging};
 use restow::target::Target;
 use restow::verify::{Restored, verify};
 
-use crate::journal::Journal;
-use crate::operation::{Operation, chain};
-use crate::pidfd::PidFd;
+use crate::operation::Operation;
 use crate::relay::{Answer, Stage};
 use crate::rpc::{CgroupMode, Notification};
-
-/// Where staging directories are made.
-const STAGING_ROOT: &str = "/run/restow/staging";
-
-/// Name of the plan in the work directory.
-pub const PLAN: &str = "restow-plan.json";
-
-/// More findings than this go to the log only.
-const SHOWN_FINDINGS: usize = 8;
 
 /// A restore that is ready to start.
 #[derive(Debug)]
@@ -68,10 +59,13 @@ impl Restore {
             operation.journal.line(finding);
         }
         if !plan.possible() {
-            write_plan(&mut operation.journal, &plan);
-            return Err(list("The restore is not possible", plan.blockers()));
+            operation.journal.plan(&plan);
+            return Err(finding::list(
+                "The restore is not possible",
+                plan.blockers(),
+            ));
         }
-        let staging = Staging::new(Path::new(STAGING_ROOT)).map_err(|error| chain(&error))?;
+        let staging = Staging::new(Path::new(stage::ROOT)).map_err(|error| chain(&error))?;
         let started = Instant::now();
         let staged = staging
             .fill(&images, &plan)
@@ -157,7 +151,7 @@ impl Restore {
                 "the runtime's cgroups cannot be read: {error}"
             )),
         }
-        write_plan(&mut self.journal, &self.plan);
+        self.journal.plan(&self.plan);
     }
 
     /// The relay goes to the runtime's cgroup: in the container's it would count against its limits and die with it.
@@ -192,7 +186,7 @@ impl Restore {
         if verdict.mismatches.is_empty() {
             return Ok(verdict.compared);
         }
-        Err(list(
+        Err(finding::list(
             "The restored container is not as planned, and was stopped before it ran",
             verdict.mismatches.iter(),
         ))
@@ -274,28 +268,6 @@ fn make_plan(
     let mut target = target(operation)?;
     let plan = host::facts::plan(&source, &mut target, policy).map_err(|error| chain(&error))?;
     Ok((target, plan))
-}
-
-fn write_plan(journal: &mut Journal, plan: &Plan) {
-    let written = serde_json::to_vec_pretty(plan).map_err(io::Error::from);
-    if let Err(error) = written.and_then(|bytes| journal.attach(PLAN, &bytes)) {
-        journal.line(format_args!("{PLAN} cannot be written: {error}"));
-    }
-}
-
-/// Findings in one text.
-fn list<'a>(what: &str, findings: impl Iterator<Item = &'a Finding>) -> String {
-    let all: Vec<String> = findings
-        .map(|finding| format!("{}: {}", finding.object, finding.text))
-        .collect();
-    let shown = all[..all.len().min(SHOWN_FINDINGS)].join("; ");
-    match all.len().saturating_sub(SHOWN_FINDINGS) {
-        0 => format!("{what}: {shown}"),
-        more => format!(
-            "{what}: {shown}; and {more} more in {}",
-            crate::journal::LOG
-        ),
-    }
 }
 
 /// Where the container goes, as the request, the bundle and `/proc` say.

@@ -3,10 +3,15 @@
 pub mod attach;
 mod bundle;
 pub mod cgroup;
+pub mod detach;
 pub mod facts;
+pub mod journal;
 pub mod parse;
+mod pidfd;
+pub mod real_criu;
 pub mod record;
 mod restored;
+pub mod snapshot;
 mod unreachable;
 
 use std::collections::BTreeMap;
@@ -28,6 +33,7 @@ use crate::target::{CgroupMount, FileFact, ObjectId};
 
 pub use bundle::Bundle;
 pub use parse::MountInfo;
+pub use pidfd::PidFd;
 pub use restored::RestoredTree;
 pub use unreachable::unreachable_files;
 

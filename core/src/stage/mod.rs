@@ -21,6 +21,9 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::plan::Plan;
 use crate::source::images::{self, ImageDir};
 
+/// Where staging directories are made on a node.
+pub const ROOT: &str = "/run/restow/staging";
+
 /// Name of the lock inside a staging directory; while it is held, the directory is in use.
 const LOCK: &str = ".lock";
 

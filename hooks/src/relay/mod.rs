@@ -38,7 +38,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::pidfd::PidFd;
+use restow::host::PidFd;
+
 use crate::rpc::{self, Kind, Notification, Response};
 use crate::seqpacket::{Connection, Received};
 

@@ -9,8 +9,13 @@ use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use crate::plan::Plan;
+
 /// Name of our log in the work directory.
 pub const LOG: &str = "restow.log";
+
+/// Name of the plan in the work directory.
+pub const PLAN: &str = "restow-plan.json";
 
 /// Writes to the logs of one operation. Logging never fails an operation: where nothing can be written, nothing is.
 #[derive(Debug)]
@@ -54,6 +59,14 @@ impl Journal {
     /// When the directory cannot be written.
     pub fn attach(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         replace(self.work_dir.as_fd(), name, bytes)
+    }
+
+    /// Writes the plan beside the logs, also one that is not carried out.
+    pub fn plan(&mut self, plan: &Plan) {
+        let written = serde_json::to_vec_pretty(plan).map_err(io::Error::from);
+        if let Err(error) = written.and_then(|bytes| self.attach(PLAN, &bytes)) {
+            self.line(format_args!("{PLAN} cannot be written: {error}"));
+        }
     }
 
     /// Removes a file beside the logs, if there is one.

@@ -1,0 +1,41 @@
+//! What only the dump can know of a frozen tree.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::{cgroups, hostname_in, kernel_release, recorded_mounts, share_namespace};
+use crate::ids::HostPid;
+use crate::source::Manifest;
+use crate::source::manifest::{ManifestCgroup, VERSION};
+
+/// What `/proc` says of the tree below `init`. Who it was, and which run of criu this is, are left for the caller to fill
+/// in.
+///
+/// This process must have one thread, and be in the node's cgroup namespace.
+///
+/// # Errors
+/// When the tree is gone or may not be looked at.
+pub fn manifest(init: HostPid) -> io::Result<Manifest> {
+    let own = HostPid(nix::unistd::getpid().as_raw());
+    let uts = File::open(format!("/proc/{init}/ns/uts"))?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    Ok(Manifest {
+        version: VERSION,
+        writer: concat!("restow ", env!("CARGO_PKG_VERSION")).to_owned(),
+        time: now.unwrap_or_default().as_secs(),
+        criu_run: None,
+        kernel: kernel_release(),
+        runtime: String::new(),
+        container: None,
+        identity: BTreeMap::new(),
+        hostname: hostname_in(&uts)?,
+        cgroup: ManifestCgroup {
+            private_namespace: !share_namespace(init, own, "cgroup")?,
+            paths: cgroups(init)?,
+        },
+        unreachable: Vec::new(),
+        mounts: recorded_mounts(init)?,
+    })
+}
