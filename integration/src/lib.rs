@@ -8,11 +8,14 @@
 pub mod container;
 pub mod engine;
 pub mod journey;
+pub mod matrix;
 pub mod node;
 pub mod pod;
+pub mod record;
 pub mod report;
 pub mod root;
 pub mod scenario;
+pub mod scenarios;
 pub mod spec;
 pub mod stack;
 pub mod suite;

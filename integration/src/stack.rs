@@ -2,11 +2,14 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::node::CgroupView;
 use crate::suite::Suite;
 
 /// Whether Restow takes part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// The distribution's runtime and CRIU alone.
     Stock,
@@ -24,7 +27,8 @@ impl fmt::Display for Mode {
 }
 
 /// An OCI runtime.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Runtime {
     /// The one in Go, of the Open Container Initiative.
     Runc,
@@ -33,6 +37,9 @@ pub enum Runtime {
 }
 
 impl Runtime {
+    /// Every runtime.
+    pub const ALL: [Self; 2] = [Self::Runc, Self::Crun];
+
     /// The one that scenarios are to be run with: `RESTOW_RUNTIME` in the environment, or runc.
     #[must_use]
     pub fn chosen() -> Self {

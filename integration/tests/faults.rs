@@ -21,8 +21,8 @@ on_both_suites!(
     a_restore_that_is_not_as_planned_is_vetoed_before_it_runs,
 );
 
-/// Read by every runc for every container of the node (runc's criu-checkpoint documentation).
-const CRIU_CONFIG: &str = "/etc/criu/runc.conf";
+/// Read by every criu of the node, whatever runtime starts it (`criu(8)`, configuration files).
+const CRIU_CONFIG: &str = "/etc/criu/default.conf";
 const SCRIPT: &str = "/opt/fault.sh";
 const STAGING: &str = "/run/restow/staging";
 

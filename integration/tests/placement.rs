@@ -93,8 +93,9 @@ fn cgroup_9_ignoring_cgroups_is_right_too(suite: Suite) -> Result<()> {
         Stack::v2(suite),
         Stock::Wrong(OLD_CGROUP),
         |engine| {
-            // Read by runc for every container of the node, at dump and at restore.
-            let config = engine.node().path("/etc/criu/runc.conf");
+            // Read by the runtime for every container of the node, at dump and at restore; by crun with libcriu 4.2 or later.
+            let config = format!("/etc/criu/{}.conf", engine.runtime().program());
+            let config = engine.node().path(config);
             fs::create_dir_all(config.parent().context("A file needs a directory")?)?;
             fs::write(config, "manage-cgroups=ignore\n").context("Write CRIU's configuration")?;
             Journey::new(container.clone()).run(engine, |there| {

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
-use crate::cargo::{build, cargo, check, status};
+use crate::cargo::{build, cargo, check, status, workspace};
 
 /// The capabilities that nodes, runtimes and CRIU cannot do without, by number.
 const NEEDED: &[(u32, &str)] = &[
@@ -29,7 +29,7 @@ const WANTED: &[(u32, &str, &str)] = &[(
 #[derive(Args)]
 pub(crate) struct TestArgs {
     /// Run the unit tests alone: needs neither root nor nodes
-    #[arg(long, conflicts_with_all = ["integration", "suite", "stock", "runtime"])]
+    #[arg(long, conflicts_with_all = ["integration", "suite", "stock", "runtime", "matrix"])]
     unit: bool,
     /// Run the integration suite alone
     #[arg(long)]
@@ -40,9 +40,12 @@ pub(crate) struct TestArgs {
     /// Run scenarios without Restow only, to see what the bare runtime does
     #[arg(long)]
     stock: bool,
-    /// Run the integration suite with this runtime (what stock crun does is printed, not judged)
+    /// Run the integration suite with this runtime only
     #[arg(long)]
     runtime: Option<Runtime>,
+    /// Run all scenarios on all stacks and write what became of them to docs/matrix.md
+    #[arg(long, conflicts_with_all = ["suite", "stock", "runtime", "filter"])]
+    matrix: bool,
     /// Run only tests with this in their names
     filter: Option<String>,
 }
@@ -53,7 +56,7 @@ enum Suite {
     Testing,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Runtime {
     Runc,
     Crun,
@@ -62,10 +65,11 @@ enum Runtime {
 pub(crate) fn run(args: &TestArgs) -> Result<()> {
     let mut failed = Vec::new();
     let mut ran = false;
-    if args.suite.is_some() || args.runtime.is_some() || args.stock {
+    let part = args.suite.is_some() || args.runtime.is_some() || args.stock || args.matrix;
+    if part {
         println!("left out: the unit tests (they do not depend on a suite, a runtime or a mode)");
     }
-    if !args.integration && args.suite.is_none() && args.runtime.is_none() && !args.stock {
+    if !args.integration && !part {
         heading("unit tests");
         let mut command = cargo();
         command.args([
@@ -83,48 +87,9 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
         }
     }
     if !args.unit {
-        heading("integration suite");
-        require_capabilities(
-            "The integration suite",
-            " (`cargo xtask test --unit` needs nothing)",
-        )?;
-        WANTED
-            .iter()
-            .filter(|(number, _, _)| !has_capability(*number))
-            .for_each(|(_, name, what)| {
-                println!("not tested, because {name} is missing here: {what}");
-            });
-        let node = build("restow-integration", "restow-node")?;
-        let mut roots = Command::new(node);
-        roots
-            .arg("build")
-            .args(args.suite.iter().map(|suite| name(*suite)));
-        check(&mut roots, "building the nodes' root file systems")?;
-        let mut command = cargo();
-        command.args(["test", "--package", "restow-integration", "--no-fail-fast"]);
-        command.args(args.filter.as_ref().filter(|_| args.suite.is_none()));
-        // Each scenario prints what the bare runtime did and what Restow did; that is half of what this is for.
-        command.args(["--", "--nocapture"]);
-        let filter = args.filter.as_deref().unwrap_or_default();
-        let of_suite = args.suite.map(|suite| format!("{}::{filter}", name(suite)));
-        let options: Vec<&str> = of_suite.as_deref().into_iter().collect();
-        command.args(&options);
-        let run = args.filter.is_none() || some_test(&command, &options, "the integration suite")?;
-        ran |= run;
-        command.env("RUST_LIB_BACKTRACE", "0");
-        if let Some(runtime) = args.runtime {
-            let name = match runtime {
-                Runtime::Runc => "runc",
-                Runtime::Crun => "crun",
-            };
-            command.env("RESTOW_RUNTIME", name);
-        }
-        if args.stock {
-            command.env("RESTOW_MODES", "stock");
-        }
-        if run && !status(&mut command, "the integration suite")?.success() {
-            failed.push("the integration suite");
-        }
+        let suite = integration(args)?;
+        ran |= suite.ran;
+        failed.extend(suite.failed);
     }
     if !ran {
         bail!(
@@ -137,6 +102,106 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
     } else {
         bail!("{} failed", failed.join(" and "))
     }
+}
+
+/// Files of the integration suite whose tests do the same whatever the runtime is.
+const WITHOUT_RUNTIME: &[&str] = &["crit", "nodes"];
+
+/// The other files of the integration suite.
+fn with_runtimes() -> Result<Vec<String>> {
+    let dir = workspace().join("integration/tests");
+    let mut files = Vec::new();
+    for entry in fs::read_dir(&dir).with_context(|| format!("Read {}", dir.display()))? {
+        let path = entry?.path();
+        let stem = path.file_stem().and_then(|stem| stem.to_str());
+        files.extend(
+            stem.filter(|stem| path.is_file() && !WITHOUT_RUNTIME.contains(stem))
+                .map(str::to_owned),
+        );
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// What became of the integration suite.
+#[derive(Default)]
+struct Outcome {
+    ran: bool,
+    failed: Vec<&'static str>,
+}
+
+/// Runs the integration suite with each runtime that was asked for.
+fn integration(args: &TestArgs) -> Result<Outcome> {
+    heading("integration suite");
+    require_capabilities(
+        "The integration suite",
+        " (`cargo xtask test --unit` needs nothing)",
+    )?;
+    WANTED
+        .iter()
+        .filter(|(number, _, _)| !has_capability(*number))
+        .for_each(|(_, name, what)| {
+            println!("not tested, because {name} is missing here: {what}");
+        });
+    let node = build("restow-integration", "restow-node")?;
+    let mut roots = Command::new(&node);
+    roots
+        .arg("build")
+        .args(args.suite.iter().map(|suite| name(*suite)));
+    check(&mut roots, "building the nodes' root file systems")?;
+    let record = node.with_file_name("restow-record.jsonl");
+    if args.matrix {
+        fs::write(&record, "").with_context(|| format!("Empty {}", record.display()))?;
+    }
+    let mut outcome = Outcome::default();
+    let runtimes = args
+        .runtime
+        .map_or(vec![Runtime::Runc, Runtime::Crun], |one| vec![one]);
+    for runtime in runtimes {
+        let (word, what) = match runtime {
+            Runtime::Runc => ("runc", "the integration suite with runc"),
+            Runtime::Crun => ("crun", "the integration suite with crun"),
+        };
+        heading(what);
+        let mut command = cargo();
+        command.args(["test", "--package", "restow-integration", "--no-fail-fast"]);
+        if runtime == Runtime::Crun && args.runtime.is_none() {
+            // What no runtime has a part in ran with runc.
+            command.args(with_runtimes()?.iter().flat_map(|file| ["--test", file]));
+        }
+        command.args(args.filter.as_ref().filter(|_| args.suite.is_none()));
+        // Each scenario prints what the bare runtime did and what Restow did; that is half of what this is for.
+        command.args(["--", "--nocapture"]);
+        let filter = args.filter.as_deref().unwrap_or_default();
+        let of_suite = args.suite.map(|suite| format!("{}::{filter}", name(suite)));
+        let options: Vec<&str> = of_suite.as_deref().into_iter().collect();
+        command.args(&options);
+        if args.filter.is_some() && !some_test(&command, &options, what)? {
+            continue;
+        }
+        outcome.ran = true;
+        command
+            .env("RUST_LIB_BACKTRACE", "0")
+            .env("RESTOW_RUNTIME", word);
+        if args.stock {
+            command.env("RESTOW_MODES", "stock");
+        }
+        if args.matrix {
+            command.env("RESTOW_RECORD", &record);
+        }
+        if !status(&mut command, what)?.success() {
+            outcome.failed.push(what);
+        }
+    }
+    outcome.ran |= args.filter.is_none();
+    if args.matrix {
+        let table = workspace().join("docs/matrix.md");
+        let mut draw = Command::new(build("restow-integration", "restow-matrix")?);
+        draw.args([&record, &table]);
+        check(&mut draw, "drawing the table")?;
+        println!("written: docs/matrix.md");
+    }
+    Ok(outcome)
 }
 
 fn name(suite: Suite) -> &'static str {

@@ -131,23 +131,20 @@ impl NodeCgroups {
     /// Creates them.
     pub fn create(&self) -> Result<()> {
         for (hierarchy, path) in self.roots() {
-            let system = path.join(SYSTEM_SLICE);
-            fs::create_dir_all(&system).with_context(|| {
-                format!(
-                    "Create the cgroup {} (are you root, and is the hierarchy mounted writable?)",
-                    system.display()
-                )
-            })?;
-            match &hierarchy.v1 {
-                None => {}
-                // Tasks cannot enter a cpuset that has no processors and no memory nodes.
-                Some(names) if names.split(',').any(|name| name == "cpuset") => {
-                    for dir in [&path, &system] {
-                        inherit_cpuset(dir)?;
-                    }
-                }
-                Some(_) => {}
+            let make = |dir: &Path| {
+                fs::create_dir_all(dir).with_context(|| {
+                    format!(
+                        "Create the cgroup {} (are you root, and is the hierarchy mounted writable?)",
+                        dir.display()
+                    )
+                })
+            };
+            make(&path)?;
+            let names = hierarchy.v1.as_deref().unwrap_or_default();
+            if names.split(',').any(|name| name == "cpuset") {
+                inherit_cpuset(&path)?;
             }
+            make(&path.join(SYSTEM_SLICE))?;
         }
         Ok(())
     }
@@ -199,6 +196,8 @@ impl NodeCgroups {
     }
 }
 
+/// Tasks cannot enter a cpuset that has no processors and no memory nodes. All below gets them from here, also what CRIU makes:
+/// under crun it makes the container's cgroup in hierarchies that a version 2 node does not even mount.
 fn inherit_cpuset(path: &Path) -> Result<()> {
     let parent = path.parent().context("A cpuset cgroup has no parent")?;
     for file in ["cpuset.cpus", "cpuset.mems"] {
@@ -207,7 +206,8 @@ fn inherit_cpuset(path: &Path) -> Result<()> {
         fs::write(path.join(file), value.trim())
             .with_context(|| format!("Write {file} of {}", path.display()))?;
     }
-    Ok(())
+    let clone = path.join("cgroup.clone_children");
+    fs::write(&clone, "1").with_context(|| format!("Write {}", clone.display()))
 }
 
 fn enter(path: &Path) -> Result<()> {
