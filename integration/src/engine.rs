@@ -16,7 +16,7 @@ pub use crate::stack::{Mode, Runtime, Stack};
 /// Where Restow's `criu` is in a node.
 const RESTOW_DIR: &str = "/opt/restow/bin";
 /// Where the probe is in a node.
-const PROBE: &str = "/opt/probe";
+pub(crate) const PROBE: &str = "/opt/probe";
 
 /// A node ready to run containers.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ pub mod container;
 pub mod engine;
 pub mod journey;
 pub mod matrix;
+pub mod network;
 pub mod node;
 pub mod pod;
 pub mod record;

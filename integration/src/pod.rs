@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::container::{BUNDLES, Container};
 use crate::engine::{Engine, Mode};
+use crate::network::{self, ipv6_of};
 use crate::node::{CgroupView, remove_tree};
 use crate::spec::{Bind, CgroupNamespace, SpecInput, spec};
 
@@ -44,6 +45,8 @@ pub struct PodOptions {
     pub qos: Qos,
     /// The address in its `/etc/hosts`.
     pub address: String,
+    /// It has a network: `eth0` with that address and the IPv6 address that goes with it.
+    pub network: bool,
 }
 
 impl PodOptions {
@@ -55,7 +58,15 @@ impl PodOptions {
             name: name.to_owned(),
             qos: Qos::Burstable,
             address: format!("10.88.0.{}", 10 + name.len()),
+            network: false,
         }
+    }
+
+    /// The same with a network.
+    #[must_use]
+    pub fn network(mut self) -> Self {
+        self.network = true;
+        self
     }
 
     /// The same with another quality of service.
@@ -135,6 +146,21 @@ impl ContainerOptions {
         self.probe("--open", what)
     }
 
+    /// The same, with one more socket for the probe to hold: `PROCESS:KIND:ADDRESS`, see its usage.
+    ///
+    /// `{ip4}` and `{ip6}` stand for the addresses of the pod.
+    #[must_use]
+    pub fn socket(self, what: impl fmt::Display) -> Self {
+        self.probe("--socket", what)
+    }
+
+    /// The same, with one more annotation.
+    #[must_use]
+    pub fn annotation(mut self, name: &str, value: &str) -> Self {
+        self.annotations.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// The same, with one more bind mount.
     #[must_use]
     pub fn bind(mut self, bind: Bind) -> Self {
@@ -209,6 +235,10 @@ impl<'e> Pod<'e> {
         sandbox
             .start()
             .with_context(|| format!("Start the sandbox of {}", options.name))?;
+        if options.network {
+            let v6 = ipv6_of(&options.address);
+            network::attach(engine, sandbox.init()?, [&options.address, &v6])?;
+        }
         let pod = Self {
             engine,
             options: options.clone(),
@@ -255,6 +285,13 @@ impl<'e> Pod<'e> {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.options.name
+    }
+
+    /// Its addresses, IPv4 and IPv6.
+    #[must_use]
+    pub fn addresses(&self) -> [String; 2] {
+        let v4 = self.options.address.clone();
+        [v4.clone(), ipv6_of(&v4)]
     }
 
     /// Its directory, as a path of the node.
@@ -384,6 +421,8 @@ impl<'e> Pod<'e> {
             .replace("{pod}", &format!("{mount}{}", self.cgroup()))
             .replace("{qos}", &format!("{mount}{}", self.qos_cgroup()))
             .replace("{path}", container)
+            .replace("{ip4}", &self.options.address)
+            .replace("{ip6}", &ipv6_of(&self.options.address))
     }
 
     fn annotations(&self, options: &ContainerOptions) -> Value {

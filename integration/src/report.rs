@@ -27,6 +27,8 @@ pub struct Report {
     pub mountinfo: String,
     /// The files it holds.
     pub files: Vec<HeldFile>,
+    /// The sockets it holds.
+    pub sockets: Vec<HeldSocket>,
 }
 
 /// A file that a process holds open.
@@ -50,6 +52,21 @@ pub struct HeldFile {
     pub errno: Option<i32>,
 }
 
+/// A socket that a process holds.
+#[derive(Clone, Debug, Deserialize)]
+pub struct HeldSocket {
+    /// Its descriptor; of a pair, the listener's.
+    pub fd: i32,
+    /// What it was asked for as, `KIND:ADDRESS`.
+    pub opened: String,
+    /// The address it is bound to; of a pair, the client's.
+    pub local: String,
+    /// The address it is connected to; of a pair, the client's.
+    pub peer: Option<String>,
+    /// What came of trying it: the answer, `end of file`, or `errno N`.
+    pub said: String,
+}
+
 impl Report {
     /// Reads a report.
     pub(crate) fn read(path: &Path) -> Result<Self> {
@@ -70,5 +87,12 @@ impl Report {
     pub fn file(&self, path: &str) -> Result<&HeldFile> {
         let found = self.files.iter().find(|file| file.opened == path);
         found.with_context(|| format!("Process {} does not hold {path} any more", self.process))
+    }
+
+    /// The socket that was asked for as `wanted`, or whose `KIND:ADDRESS` starts so.
+    pub fn socket(&self, wanted: &str) -> Result<&HeldSocket> {
+        let mut sockets = self.sockets.iter();
+        let found = sockets.find(|socket| socket.opened.starts_with(wanted));
+        found.with_context(|| format!("Process {} does not hold {wanted} any more", self.process))
     }
 }

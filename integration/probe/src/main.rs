@@ -10,6 +10,7 @@
 //! end and knows its exit code.
 
 mod report;
+mod sockets;
 mod sys;
 
 use std::fs::{File, OpenOptions};
@@ -18,13 +19,17 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
+use sockets::WantedSocket;
 use sys::Event;
 
 const USAGE: &str = "usage: probe pause | probe cat FILE | probe shim PIDFILE RUNTIME [ARG]... | probe run [--children N] [--open WHO:MODE:OFFSET:PATH]... \
-[--memory MIB] [--cwd DIR] [--reports DIR] [--exit CODE]
+[--socket PROCESS:KIND:ADDRESS]... [--memory MIB] [--cwd DIR] [--reports DIR] [--exit CODE]
+     | probe serve ADDRESS | probe ask tcp|udp|unix|unix-dgram|unix-seqpacket ADDRESS
 
 WHO   all (opened by the parent before it forks: one description that all share), each (one each), or the number of a process
-MODE  r, w, rw, a (append) or watch (an inotify instance that watches it)";
+MODE  r, w, rw, a (append) or watch (an inotify instance that watches it)
+KIND  listen, connect, pair (both ends and the listener), full (a pair with data in flight), udp, udp-to (LOCAL,PEER),
+      unix, unix-connect, unix-dgram, unix-seqpacket (a path, or @ and an abstract name)";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -32,6 +37,8 @@ fn main() -> ExitCode {
         Some("pause") => pause(),
         Some("cat") => cat(&args[1..]),
         Some("shim") => shim(&args[1..]),
+        Some("serve") => network(&args[1..], 1),
+        Some("ask") => network(&args[1..], 2),
         Some("run") => Setup::parse(&args[1..]).and_then(|setup| run(&setup)),
         _ => Err(USAGE.to_owned()),
     };
@@ -89,6 +96,16 @@ fn cat(paths: &[String]) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Serves, or asks a server.
+fn network(args: &[String], expected: usize) -> Result<ExitCode, String> {
+    match args {
+        [address] if expected == 1 => sockets::serve(address)?,
+        [kind, address] if expected == 2 => println!("{}", sockets::ask(kind, address)?),
+        _ => return Err(USAGE.to_owned()),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Which processes hold a file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Who {
@@ -116,6 +133,7 @@ struct Held {
 struct Setup {
     children: usize,
     files: Vec<Wanted>,
+    sockets: Vec<WantedSocket>,
     memory: usize,
     reports: PathBuf,
     exit: u8,
@@ -126,6 +144,7 @@ impl Setup {
         let mut setup = Self {
             children: 0,
             files: Vec::new(),
+            sockets: Vec::new(),
             memory: 0,
             reports: "/reports".into(),
             exit: 0,
@@ -143,6 +162,7 @@ impl Setup {
             match name.as_str() {
                 "--children" => setup.children = number()?,
                 "--open" => setup.files.push(Wanted::parse(value)?),
+                "--socket" => setup.sockets.push(WantedSocket::parse(value)?),
                 "--memory" => setup.memory = number()?,
                 "--cwd" => {
                     std::env::set_current_dir(value)
@@ -239,6 +259,7 @@ fn run(setup: &Setup) -> Result<ExitCode, String> {
     held.extend(open(&setup.files, |who| {
         who == Who::Each || who == Who::One(own)
     })?);
+    let mut sockets = sockets::open_all(&setup.sockets, own)?;
     // Written to, so that the pages are there; checked at each report.
     let memory: Vec<u8> = (0..setup.memory << 20).map(pattern).collect();
     if own == 0 {
@@ -251,13 +272,14 @@ fn run(setup: &Setup) -> Result<ExitCode, String> {
         if own == 0 && counter.is_multiple_of(20) {
             println!("count {counter}");
         }
+        sockets.iter_mut().for_each(|socket| socket.serve(counter));
         match sys::wait_event(Duration::from_millis(5))? {
             Some(Event::Report) => {
                 let intact = memory
                     .iter()
                     .enumerate()
                     .all(|(at, byte)| *byte == pattern(at));
-                report::write(&setup.reports, own, counter, intact, &held)?;
+                report::write(&setup.reports, own, counter, intact, &held, &mut sockets)?;
                 children
                     .iter()
                     .for_each(|child| sys::signal(*child, Event::Report));

@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use crate::Held;
+use crate::sockets::HeldSocket;
 
 /// Writes `<dir>/<number>.json`, all at once.
 pub(crate) fn write(
@@ -16,6 +17,7 @@ pub(crate) fn write(
     counter: u64,
     memory_intact: bool,
     held: &[Held],
+    sockets: &mut [HeldSocket],
 ) -> Result<(), String> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_else(|error| format!("({error})"));
     let cwd = std::env::current_dir().map_or_else(
@@ -23,14 +25,16 @@ pub(crate) fn write(
         |dir| dir.display().to_string(),
     );
     let files: Vec<String> = held.iter().map(file).collect();
+    let sockets: Vec<String> = sockets.iter_mut().map(socket).collect();
     let text = format!(
-        "{{\"process\":{number},\"pid\":{},\"counter\":{counter},\"memory_intact\":{memory_intact},\"hostname\":{},\"cwd\":{},\"cgroup\":{},\"mountinfo\":{},\"files\":[{}]}}\n",
+        "{{\"process\":{number},\"pid\":{},\"counter\":{counter},\"memory_intact\":{memory_intact},\"hostname\":{},\"cwd\":{},\"cgroup\":{},\"mountinfo\":{},\"files\":[{}],\"sockets\":[{}]}}\n",
         std::process::id(),
         string(read("/proc/sys/kernel/hostname").trim_end()),
         string(&cwd),
         string(&read("/proc/self/cgroup")),
         string(&read("/proc/self/mountinfo")),
-        files.join(",")
+        files.join(","),
+        sockets.join(",")
     );
     let unfinished = dir.join(format!("{number}.unfinished"));
     fs::write(&unfinished, text)
@@ -85,6 +89,20 @@ fn file(held: &Held) -> String {
         string(&link),
         field("pos:").parse::<u64>().unwrap_or(0),
         u32::from_str_radix(field("flags:"), 8).unwrap_or(0),
+    )
+}
+
+fn socket(held: &mut HeldSocket) -> String {
+    let told = held.tell();
+    format!(
+        "{{\"fd\":{},\"opened\":{},\"local\":{},\"peer\":{},\"said\":{}}}",
+        told.fd,
+        string(&held.wanted),
+        string(&told.local),
+        told.peer
+            .as_deref()
+            .map_or_else(|| "null".to_owned(), string),
+        string(&told.said)
     )
 }
 

@@ -8,7 +8,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::Error;
 use std::mem::MaybeUninit;
-use std::os::fd::FromRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 /// What a process waits for.
@@ -150,5 +150,92 @@ pub(crate) fn wait_among_others(wanted: libc::pid_t) -> Result<u8, String> {
             };
             return Ok(u8::try_from(code).unwrap_or(u8::MAX));
         }
+    }
+}
+
+/// The address of a path, or of an abstract name after `@`, and its length.
+fn unix_address(name: &str) -> Result<(libc::sockaddr_un, libc::socklen_t), Error> {
+    // SAFETY: all zeroes is a valid value of this plain structure.
+    let mut address: libc::sockaddr_un = unsafe { MaybeUninit::zeroed().assume_init() };
+    address.sun_family = libc::sa_family_t::try_from(libc::AF_UNIX).map_err(Error::other)?;
+    if name.len() >= address.sun_path.len() {
+        return Err(Error::other("the name is too long"));
+    }
+    for (to, byte) in address.sun_path.iter_mut().zip(name.bytes()) {
+        *to = byte.cast_signed();
+    }
+    if name.starts_with('@') {
+        address.sun_path[0] = 0;
+    }
+    let length = std::mem::offset_of!(libc::sockaddr_un, sun_path) + name.len();
+    Ok((
+        address,
+        libc::socklen_t::try_from(length).map_err(Error::other)?,
+    ))
+}
+
+fn seqpacket() -> Result<OwnedFd, Error> {
+    // SAFETY: the call takes numbers only.
+    match unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0) } {
+        // SAFETY: the kernel has just made it; nobody else owns it.
+        fd if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(Error::last_os_error()),
+    }
+}
+
+/// A listening socket for sequences of packets.
+pub(crate) fn seqpacket_listener(name: &str) -> Result<OwnedFd, Error> {
+    let socket = seqpacket()?;
+    let (address, length) = unix_address(name)?;
+    let at = std::ptr::from_ref(&address).cast();
+    // SAFETY: the address is valid for its length, and the descriptor is open.
+    let bound = unsafe {
+        libc::bind(socket.as_raw_fd(), at, length) == 0 && libc::listen(socket.as_raw_fd(), 8) == 0
+    };
+    if bound {
+        Ok(socket)
+    } else {
+        Err(Error::last_os_error())
+    }
+}
+
+/// A connection to such a socket.
+pub(crate) fn seqpacket_connect(name: &str) -> Result<OwnedFd, Error> {
+    let socket = seqpacket()?;
+    let (address, length) = unix_address(name)?;
+    // SAFETY: the address is valid for its length, and the descriptor is open.
+    match unsafe {
+        libc::connect(
+            socket.as_raw_fd(),
+            std::ptr::from_ref(&address).cast(),
+            length,
+        )
+    } {
+        0 => Ok(socket),
+        _ => Err(Error::last_os_error()),
+    }
+}
+
+/// The name of a unix socket, abstract ones after `@`.
+pub(crate) fn socket_name(socket: &OwnedFd) -> String {
+    // SAFETY: all zeroes is a valid value of this plain structure.
+    let mut address: libc::sockaddr_un = unsafe { MaybeUninit::zeroed().assume_init() };
+    let mut length = libc::socklen_t::try_from(size_of::<libc::sockaddr_un>()).unwrap_or(0);
+    let at = std::ptr::from_mut(&mut address).cast();
+    // SAFETY: the address has room for `length` bytes.
+    if unsafe { libc::getsockname(socket.as_raw_fd(), at, &mut length) } != 0 {
+        return format!("({})", Error::last_os_error());
+    }
+    let length = usize::try_from(length).unwrap_or(0);
+    let used = length.saturating_sub(std::mem::offset_of!(libc::sockaddr_un, sun_path));
+    let bytes: Vec<u8> = address.sun_path[..used.min(address.sun_path.len())]
+        .iter()
+        .map(|byte| byte.cast_unsigned())
+        .collect();
+    match bytes.split_first() {
+        Some((0, name)) => format!("@{}", String::from_utf8_lossy(name)),
+        _ => String::from_utf8_lossy(&bytes)
+            .trim_end_matches('\0')
+            .to_owned(),
     }
 }
