@@ -75,6 +75,10 @@ pub struct Target {
     pub cgroups: BTreeMap<Hierarchy, CgroupPath>,
     /// Cgroup file systems on the node.
     pub cgroup_mounts: Vec<CgroupMount>,
+    /// Hierarchies whose `/` is not the real root, but the root of the cgroup namespace in which criu runs.
+    pub namespace_roots: BTreeSet<Hierarchy>,
+    /// Mount points that criu sees, for a tree that shares its mounts.
+    pub mount_points: BTreeSet<HostPath>,
     /// External mounts of the request.
     pub mounts: Vec<TargetMount>,
     /// Keys of the objects that the runtime hands in by descriptor.

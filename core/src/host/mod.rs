@@ -14,7 +14,7 @@ mod restored;
 pub mod snapshot;
 mod unreachable;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -82,6 +82,23 @@ pub fn cgroup_mounts(
         });
     }
     found
+}
+
+/// The hierarchies whose `/`, as this process sees it, is not the real root but the root of its cgroup namespace. Of those
+/// that no mount shows nothing is known.
+pub fn namespace_roots(mounts: &[CgroupMount]) -> BTreeSet<Hierarchy> {
+    let shown = mounts.iter().filter(|mount| mount.root.is_root());
+    let namespaced = shown.filter(|mount| {
+        // Version 2 has `cgroup.type` in every cgroup but the real root, version 1 `release_agent` in the root only
+        // (kernel/cgroup/cgroup.c, CFTYPE_NOT_ON_ROOT and CFTYPE_ONLY_ON_ROOT).
+        let has = |name| mount.mount_point.join(name).as_path().exists();
+        if mount.hierarchy.is_v2() {
+            has("cgroup.type")
+        } else {
+            has("cgroup.procs") && !has("release_agent")
+        }
+    });
+    namespaced.map(|mount| mount.hierarchy.clone()).collect()
 }
 
 /// What is at a path; `None` when nothing is.
@@ -198,10 +215,16 @@ pub fn recorded_mounts(pid: HostPid) -> io::Result<Vec<ManifestMount>> {
             .and_then(|fd| file_fact(&fd))
             .map(|fact| fact.id);
         let id = id.unwrap_or(ObjectId { dev: 0, ino: 0 });
+        let cgroup = mount.fs_type.starts_with("cgroup");
         ManifestMount {
             mnt_id: mount.id,
             mount_point: ContainerPath::new(&mount.mount_point),
             root: mount.root.to_string_lossy().into_owned(),
+            options: if cgroup {
+                mount.super_options
+            } else {
+                String::new()
+            },
             fs_type: mount.fs_type,
             dev: id.dev,
             ino: id.ino,

@@ -5,7 +5,10 @@ use std::fs::File;
 use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{cgroups, hostname_in, kernel_release, recorded_mounts, share_namespace};
+use super::{
+    cgroup_mounts, cgroups, hostname_in, kernel_release, mountinfo, namespace_roots,
+    recorded_mounts, share_namespace,
+};
 use crate::ids::HostPid;
 use crate::source::Manifest;
 use crate::source::manifest::{ManifestCgroup, VERSION};
@@ -18,6 +21,7 @@ use crate::source::manifest::{ManifestCgroup, VERSION};
 /// # Errors
 /// When the tree is gone or may not be looked at.
 pub fn manifest(init: HostPid) -> io::Result<Manifest> {
+    let paths = cgroups(init)?;
     let own = HostPid(nix::unistd::getpid().as_raw());
     let uts = File::open(format!("/proc/{init}/ns/uts"))?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -33,7 +37,8 @@ pub fn manifest(init: HostPid) -> io::Result<Manifest> {
         hostname: hostname_in(&uts)?,
         cgroup: ManifestCgroup {
             private_namespace: !share_namespace(init, own, "cgroup")?,
-            paths: cgroups(init)?,
+            namespace_roots: Some(namespace_roots(&cgroup_mounts(&mountinfo(own)?, &paths))),
+            paths,
         },
         unreachable: Vec::new(),
         mounts: recorded_mounts(init)?,

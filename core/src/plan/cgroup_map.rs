@@ -95,6 +95,14 @@ impl CgroupMap {
         Self { pairs }
     }
 
+    /// The map for what was at the root of a cgroup namespace: all that could be seen there was its own, and goes to `new`.
+    pub(super) fn of_namespace(new: &CgroupPath) -> Self {
+        let root = CgroupPath::new("/");
+        Self {
+            pairs: vec![(root, new.clone(), Rule::CgroupContainer)],
+        }
+    }
+
     /// The new path of `old` and the rule that gave it. What is above the levels stays.
     pub(super) fn map(&self, old: &CgroupPath) -> (CgroupPath, Rule) {
         self.pairs

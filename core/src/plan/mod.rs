@@ -18,6 +18,7 @@ mod files;
 mod mounts;
 mod placement;
 mod resolve;
+mod tree;
 mod watches;
 
 use std::collections::BTreeSet;
@@ -99,8 +100,9 @@ pub struct WatchPlan {
     pub old: Option<ContainerPath>,
     /// The path it gets.
     pub new: ContainerPath,
-    /// The mount the path is on, in the checkpoint's numbers.
-    pub mnt_id: MountId,
+    /// The mount the path is on, in the checkpoint's numbers; `None` for a tree that has no mounts of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mnt_id: Option<MountId>,
     /// Why.
     pub rule: Rule,
     /// The object it must watch after the restore.

@@ -104,7 +104,8 @@ fn placements(
             if member.path == *old {
                 continue;
             }
-            if member.path.strip(old).is_none() || old.is_root() {
+            let real_root = old.is_root() && !source.is_namespace_root(hierarchy, old);
+            if member.path.strip(old).is_none() || real_root {
                 findings.push(Finding::warning(
                     Rule::CgroupPlacement,
                     Object::Process { pid: task.pid },

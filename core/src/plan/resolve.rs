@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use super::cgroup_map::CgroupMap;
+use super::tree::Tree;
 use crate::finding::Rule;
 use crate::ids::{CgroupPath, ContainerPath, HostPath, MountId};
 use crate::source::{FsType, Hierarchy, Mount, OpenFile, Source};
@@ -20,7 +21,7 @@ pub struct Lookup {
 }
 
 impl Lookup {
-    fn new(root: &HostPath, rest: &Path) -> Self {
+    pub(super) fn new(root: &HostPath, rest: &Path) -> Self {
         Self {
             root: root.clone(),
             rest: rest.to_path_buf(),
@@ -83,12 +84,14 @@ pub(super) struct Joined<'a> {
 pub(super) struct Resolver<'a> {
     mounts: BTreeMap<MountId, Joined<'a>>,
     maps: BTreeMap<Hierarchy, CgroupMap>,
+    /// For a tree without mounts of its own.
+    tree: Option<Tree<'a>>,
     source: &'a Source,
     target: &'a Target,
 }
 
 /// Mount points whose content the runtime or the kubelet writes anew for each container.
-const MANAGED: [&str; 5] = [
+pub(super) const MANAGED: [&str; 5] = [
     "/etc/hosts",
     "/etc/hostname",
     "/etc/resolv.conf",
@@ -111,7 +114,12 @@ impl<'a> Resolver<'a> {
             .iter()
             .filter_map(|(hierarchy, path)| {
                 let new = target.cgroups.get(hierarchy)?;
-                Some((hierarchy.clone(), CgroupMap::new(path, new)))
+                let map = if source.is_namespace_root(hierarchy, path) {
+                    CgroupMap::of_namespace(new)
+                } else {
+                    CgroupMap::new(path, new)
+                };
+                Some((hierarchy.clone(), map))
             })
             .collect();
         let mounts = source
@@ -125,6 +133,7 @@ impl<'a> Resolver<'a> {
         Self {
             mounts,
             maps,
+            tree: Tree::of(source, target),
             source,
             target,
         }
@@ -150,23 +159,23 @@ impl<'a> Resolver<'a> {
     }
 
     pub(super) fn resolve(&self, file: &OpenFile) -> Resolved {
-        if !file.external {
-            return self.resolve_path(file.mount, &file.path);
-        }
         let name = file
             .path
             .as_path()
             .strip_prefix("/")
             .unwrap_or(file.path.as_path());
+        // What is handed in by this name is looked up by it; nothing about it changes.
+        if name
+            .to_str()
+            .is_some_and(|name| self.target.inherited.contains(name))
+        {
+            return Resolved::Same;
+        }
+        if !file.external {
+            return self.resolve_path(file.mount, &file.path);
+        }
         match self.source.unreachable(file) {
-            Some(_)
-                if name
-                    .to_str()
-                    .is_some_and(|name| self.target.inherited.contains(name)) =>
-            {
-                Resolved::Same
-            }
-            Some(known) if self.mounts.contains_key(&known.mnt_id) => {
+            Some(known) if self.saw(known.mnt_id) => {
                 self.resolve_path(Some(known.mnt_id), &known.path)
             }
             Some(known) => Resolved::Foreign {
@@ -176,8 +185,18 @@ impl<'a> Resolver<'a> {
         }
     }
 
+    fn saw(&self, mount: MountId) -> bool {
+        match &self.tree {
+            Some(tree) => tree.saw(mount),
+            None => self.mounts.contains_key(&mount),
+        }
+    }
+
     /// What a path on a mount corresponds to.
     pub(super) fn resolve_path(&self, mount: Option<MountId>, path: &ContainerPath) -> Resolved {
+        if let Some(tree) = &self.tree {
+            return tree.resolve(path, &self.maps);
+        }
         let Some(joined) = mount.and_then(|id| self.mount_of(id, path)) else {
             return Resolved::Same;
         };
@@ -334,7 +353,7 @@ fn is_managed(mount_point: &ContainerPath, source: &HostPath) -> bool {
 /// The kubelet writes each version of a projected volume into a directory named after the time, `..2024_05_06_07_08_09.1`,
 /// and lets the link `..data` lead to the newest (`pkg/volume/util/atomic_writer.go`). A name in the image has the
 /// directory of the old pod; in the new one the link leads to the same file.
-fn current_version(rest: &Path) -> PathBuf {
+pub(super) fn current_version(rest: &Path) -> PathBuf {
     let mut parts = rest.components();
     let version = parts.next().filter(|first| {
         let name = first.as_os_str().to_string_lossy();

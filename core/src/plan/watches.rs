@@ -91,9 +91,11 @@ pub(super) fn plan(
 }
 
 /// Where a watch is in the old container.
-fn place(source: &Source, watch: &Watch) -> Option<(MountId, ContainerPath)> {
-    if let (Some(path), Some(mount)) = (&watch.path, watch.mount) {
-        return Some((mount, path.clone()));
+fn place(source: &Source, watch: &Watch) -> Option<(Option<MountId>, ContainerPath)> {
+    match (&watch.path, watch.mount) {
+        (Some(path), Some(mount)) => return Some((Some(mount), path.clone())),
+        (Some(path), None) if source.shares_mounts => return Some((None, path.clone())),
+        _ => {}
     }
     let object = watch.object;
     let recorded = source.manifest.as_ref()?.mounts.iter();
@@ -102,18 +104,19 @@ fn place(source: &Source, watch: &Watch) -> Option<(MountId, ContainerPath)> {
         libc::major(dev) == object.sdev >> 20 && libc::minor(dev) == object.sdev & 0xf_ffff
     };
     let mut mounts = recorded.filter(|mount| mount.ino == object.ino && same(mount.dev));
-    mounts
-        .next()
-        .map(|mount| (mount.mnt_id, mount.mount_point.clone()))
+    mounts.next().map(|mount| {
+        let id = (!source.shares_mounts).then_some(mount.mnt_id);
+        (id, mount.mount_point.clone())
+    })
 }
 
 /// Where it is in the new one (`None`: nowhere), under which rule, and where to look on the node.
 fn new_place(
     resolver: &Resolver<'_>,
-    mount: MountId,
+    mount: Option<MountId>,
     path: &ContainerPath,
 ) -> (Option<ContainerPath>, Rule, Option<Lookup>) {
-    match resolver.resolve_path(Some(mount), path) {
+    match resolver.resolve_path(mount, path) {
         Resolved::Cgroup {
             rule, path, lookup, ..
         } => (path, rule, lookup),

@@ -61,6 +61,8 @@ impl Source {
         {
             let mounts = dir.some(&format!("mountpoints-{id}.img"), Kind::Mountpoints)?;
             source.mounts = mounts.into_iter().map(mount).collect();
+        } else {
+            source.shares_mounts = true;
         }
         if let Some(id) = init
             .uts_ns_id

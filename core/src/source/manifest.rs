@@ -6,7 +6,7 @@
 //! The format has a version. A reader takes its own version and all before it; a newer one is refused in words, not
 //! guessed at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 
 use serde::{Deserialize, Serialize};
@@ -63,6 +63,10 @@ pub struct ManifestCgroup {
     pub private_namespace: bool,
     /// Its cgroup in each hierarchy as the node sees it.
     pub paths: BTreeMap<Hierarchy, CgroupPath>,
+    /// Hierarchies whose `/` was not the real root, but the root of the cgroup namespace in which criu ran. `None` in a
+    /// manifest that does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace_roots: Option<BTreeSet<Hierarchy>>,
 }
 
 /// An open file on a mount that the container had not got, or of a cgroup that was removed.
@@ -96,6 +100,9 @@ pub struct ManifestMount {
     pub root: String,
     /// File system type.
     pub fs_type: String,
+    /// Super block options of a cgroup mount, which name the controllers of version 1; empty for others.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub options: String,
     /// Device number of what is mounted, as `st_dev` gives it.
     pub dev: u64,
     /// Inode number of what is mounted.
@@ -176,6 +183,7 @@ mod tests {
             cgroup: ManifestCgroup {
                 private_namespace: true,
                 paths: BTreeMap::from([(Hierarchy::v2(), CgroupPath::new("/kubepods/podA/c"))]),
+                namespace_roots: Some(BTreeSet::new()),
             },
             unreachable: Vec::new(),
             mounts: vec![ManifestMount {
@@ -183,6 +191,7 @@ mod tests {
                 mount_point: ContainerPath::new("/etc/hosts"),
                 root: "/x".into(),
                 fs_type: "ext4".into(),
+                options: String::new(),
                 dev: 1,
                 ino: 2,
             }],

@@ -197,6 +197,9 @@ pub struct Source {
     pub uts: Option<UtsNamespace>,
     /// Whether CRIU saw the init in a cgroup namespace other than its own.
     pub private_cgroup_namespace: bool,
+    /// The tree was in the mount namespace of the criu that dumped it: a process tree without a container. The images
+    /// have no mounts then, and paths are those that criu itself sees.
+    pub shares_mounts: bool,
     /// What only the dump could know.
     pub manifest: Option<Manifest>,
     /// There is a `source.json`, but of another dump.
@@ -232,6 +235,20 @@ impl Source {
             .as_ref()
             .map(|manifest| manifest.cgroup.paths.clone())
             .unwrap_or_default()
+    }
+
+    /// Whether `/` in a hierarchy was not the real root, but the root of the cgroup namespace in which criu ran; `None`
+    /// when nobody recorded it.
+    pub fn namespace_root(&self, hierarchy: &Hierarchy) -> Option<bool> {
+        let roots = self.manifest.as_ref()?.cgroup.namespace_roots.as_ref()?;
+        Some(roots.contains(hierarchy))
+    }
+
+    /// Whether `path` is the root of the cgroup namespace that a tree without a container shared with criu. Where nobody
+    /// recorded it: on version 2 hardly anything runs in the real root, on version 1 much does.
+    pub fn is_namespace_root(&self, hierarchy: &Hierarchy, path: &CgroupPath) -> bool {
+        let namespaced = self.namespace_root(hierarchy);
+        self.shares_mounts && path.is_root() && namespaced.unwrap_or(hierarchy.is_v2())
     }
 
     /// What the dump knew of a file that is external in the images.

@@ -97,7 +97,7 @@ fn edit_watches(
     for entry in &mut instance.wd {
         if let Some(watch) = watches.get(&(FileId(instance.id), entry.wd)) {
             entry.f_handle.path = Some(watch.new.as_path().into());
-            entry.f_handle.mnt_id = Some(watch.mnt_id.0);
+            entry.f_handle.mnt_id = watch.mnt_id.map(|id| id.0).or(entry.f_handle.mnt_id);
             changed = true;
         }
     }

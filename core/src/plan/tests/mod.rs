@@ -3,6 +3,7 @@
 mod cgroups;
 mod files;
 mod mounts;
+mod tree;
 mod watches;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,6 +81,7 @@ pub(super) fn manifest(private: bool) -> Manifest {
         cgroup: ManifestCgroup {
             private_namespace: private,
             paths: BTreeMap::new(),
+            namespace_roots: None,
         },
         unreachable: Vec::new(),
         mounts: vec![ManifestMount {
@@ -87,6 +89,7 @@ pub(super) fn manifest(private: bool) -> Manifest {
             mount_point: ContainerPath::new("/sys/fs/cgroup"),
             root: root.into(),
             fs_type: "cgroup2".into(),
+            options: String::new(),
             dev: 0,
             ino: 0,
         }],

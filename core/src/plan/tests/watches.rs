@@ -35,7 +35,7 @@ fn a_watch_on_a_file_that_is_a_mount_gets_the_path_that_the_image_lacks() {
     let watch = &found.watches[0];
     assert_eq!(
         (watch.new.to_string().as_str(), watch.mnt_id),
-        ("/etc/hosts", MountId(HOSTS_MOUNT))
+        ("/etc/hosts", Some(MountId(HOSTS_MOUNT)))
     );
 
     source.manifest = None;
