@@ -23,8 +23,12 @@ pub struct Journey {
     pub container_there: Option<ContainerOptions>,
     /// Pod A goes on while pod B is restored.
     pub leave_running: bool,
+    /// Done when pod A is there, before the container in it starts.
+    pub in_pod_a: Option<fn(&Pod<'_>) -> Result<()>>,
     /// Done when the container in pod A runs.
     pub before_checkpoint: Option<fn(&Engine) -> Result<()>>,
+    /// Done after that, with the container in pod A.
+    pub in_container_a: Option<fn(&Container<'_>) -> Result<()>>,
 }
 
 /// Names of pod A, after it is gone.
@@ -66,6 +70,29 @@ pub enum Verdict {
     Wrong(String),
 }
 
+impl Verdict {
+    /// What shows that all held, or what did not.
+    #[must_use]
+    pub fn of(result: Result<String>) -> Self {
+        match result {
+            Ok(shown) => Self::Right(shown),
+            Err(error) => Self::Wrong(one_line(&format!("{error:#}"))),
+        }
+    }
+
+    /// For a scenario that must not be restored: right when it was refused with all of these words.
+    #[must_use]
+    pub fn refused(self, words: &[&str]) -> Self {
+        match self {
+            Self::Right(_) => {
+                Self::Wrong("it was restored and should have been refused".to_owned())
+            }
+            Self::Wrong(text) if words.iter().all(|word| text.contains(word)) => Self::Right(text),
+            Self::Wrong(text) => Self::Wrong(text),
+        }
+    }
+}
+
 impl Journey {
     /// From a burstable pod A, which is removed whole, to a burstable pod B.
     #[must_use]
@@ -76,7 +103,9 @@ impl Journey {
             container,
             container_there: None,
             leave_running: false,
+            in_pod_a: None,
             before_checkpoint: None,
+            in_container_a: None,
         }
     }
 
@@ -87,6 +116,9 @@ impl Journey {
         check: impl FnOnce(&mut Arrival) -> Result<String>,
     ) -> Result<Verdict> {
         let pod_a = Pod::start(engine, &self.from)?;
+        if let Some(change) = self.in_pod_a {
+            change(&pod_a)?;
+        }
         let mut container_a = pod_a.container(&self.container)?;
         container_a.start()?;
         let origin = Origin {
@@ -97,6 +129,9 @@ impl Journey {
         };
         if let Some(change) = self.before_checkpoint {
             change(engine)?;
+        }
+        if let Some(change) = self.in_container_a {
+            change(&container_a)?;
         }
         let checkpoint = Checkpoint::new(engine, "journey")?;
         let mut left_behind = None;
@@ -131,10 +166,7 @@ impl Journey {
                 left_behind: left_behind.as_ref().map(|(_, container)| container),
             })
         });
-        Ok(match arrived {
-            Ok(shown) => Verdict::Right(shown),
-            Err(error) => Verdict::Wrong(one_line(&format!("{error:#}"))),
-        })
+        Ok(Verdict::of(arrived))
     }
 }
 
@@ -218,5 +250,5 @@ fn one_line(text: &str) -> String {
         .filter(|line| !line.is_empty())
         .collect::<Vec<_>>()
         .join(" ");
-    line.chars().take(600).collect()
+    line.chars().take(1200).collect()
 }

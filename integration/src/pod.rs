@@ -36,6 +36,53 @@ impl fmt::Display for Qos {
     }
 }
 
+/// Who names a pod's cgroups, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Driver {
+    /// The kubelet: `kubepods/burstable/pod<uid>/<container>`.
+    Cgroupfs,
+    /// systemd: `kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod<uid>.slice/cri-containerd-<container>.scope`.
+    Systemd,
+}
+
+impl Driver {
+    /// The cgroup of a quality of service.
+    fn qos(self, qos: Qos) -> String {
+        match (self, qos) {
+            (Self::Cgroupfs, _) => format!("/kubepods{qos}"),
+            (Self::Systemd, Qos::Guaranteed) => "/kubepods.slice".to_owned(),
+            (Self::Systemd, _) => {
+                format!("/kubepods.slice/kubepods-{}.slice", &qos.to_string()[1..])
+            }
+        }
+    }
+
+    /// The cgroup of a pod.
+    fn pod(self, qos: Qos, uid: &str) -> String {
+        let above = self.qos(qos);
+        match (self, qos) {
+            (Self::Cgroupfs, _) => format!("{above}/pod{uid}"),
+            // systemd takes a dash for a level.
+            (Self::Systemd, Qos::Guaranteed) => {
+                format!("{above}/kubepods-pod{}.slice", uid.replace('-', "_"))
+            }
+            (Self::Systemd, _) => format!(
+                "{above}/kubepods-{}-pod{}.slice",
+                &qos.to_string()[1..],
+                uid.replace('-', "_")
+            ),
+        }
+    }
+
+    /// The name of a container's cgroup.
+    fn container(self, id: &str) -> String {
+        match self {
+            Self::Cgroupfs => id.to_owned(),
+            Self::Systemd => format!("cri-containerd-{id}.scope"),
+        }
+    }
+}
+
 /// How a pod is made.
 #[derive(Clone, Debug)]
 pub struct PodOptions {
@@ -47,6 +94,8 @@ pub struct PodOptions {
     pub address: String,
     /// It has a network: `eth0` with that address and the IPv6 address that goes with it.
     pub network: bool,
+    /// How its cgroups are named.
+    pub driver: Driver,
 }
 
 impl PodOptions {
@@ -59,6 +108,7 @@ impl PodOptions {
             qos: Qos::Burstable,
             address: format!("10.88.0.{}", 10 + name.len()),
             network: false,
+            driver: Driver::Cgroupfs,
         }
     }
 
@@ -73,6 +123,13 @@ impl PodOptions {
     #[must_use]
     pub fn qos(mut self, qos: Qos) -> Self {
         self.qos = qos;
+        self
+    }
+
+    /// The same with cgroups named as systemd does.
+    #[must_use]
+    pub fn systemd(mut self) -> Self {
+        self.driver = Driver::Systemd;
         self
     }
 }
@@ -205,12 +262,13 @@ impl<'e> Pod<'e> {
     pub fn start(engine: &'e Engine, options: &PodOptions) -> Result<Self> {
         let uid = fresh_uuid()?;
         let id = fresh_id()?;
-        let cgroup = format!("/kubepods{}/pod{uid}", options.qos);
+        let cgroup = options.driver.pod(options.qos, &uid);
+        let own = format!("{cgroup}/{}", options.driver.container(&id));
         let spec = spec(&SpecInput {
             args: &["/probe".to_owned(), "pause".to_owned()],
             sandbox: None,
             hostname: &options.name,
-            cgroups_path: &format!("{cgroup}/{id}"),
+            cgroups_path: &own,
             cgroup_namespace: CgroupNamespace::Private,
             cgroup_view: engine.node().state().cgroup_view,
             binds: &[],
@@ -228,8 +286,7 @@ impl<'e> Pod<'e> {
         let log = format!("/run/containerd/{id}.log");
         fs::create_dir_all(engine.node().path("/run/containerd"))
             .context("Create /run/containerd in the node")?;
-        let mut sandbox =
-            Container::create(engine, &id, &format!("{cgroup}/{id}"), &log, &spec, 0)?;
+        let mut sandbox = Container::create(engine, &id, &own, &log, &spec, 0)?;
         fs::create_dir_all(engine.node().cgroup_root().join(&cgroup[1..]))
             .with_context(|| format!("Create the pod's cgroup {cgroup}"))?;
         sandbox
@@ -303,13 +360,13 @@ impl<'e> Pod<'e> {
     /// Its cgroup below the node's root.
     #[must_use]
     pub fn cgroup(&self) -> String {
-        format!("{}/pod{}", self.qos_cgroup(), self.uid)
+        self.options.driver.pod(self.options.qos, &self.uid)
     }
 
     /// The cgroup of its quality of service, below the node's root.
     #[must_use]
     pub fn qos_cgroup(&self) -> String {
-        format!("/kubepods{}", self.options.qos)
+        self.options.driver.qos(self.options.qos)
     }
 
     /// Its cgroup in version 2, as a path of the host.
@@ -345,7 +402,7 @@ impl<'e> Pod<'e> {
     /// Makes a container in it, ready to be started or restored.
     pub fn container(&self, options: &ContainerOptions) -> Result<Container<'e>> {
         let id = fresh_id()?;
-        let cgroup = format!("{}/{id}", self.cgroup());
+        let cgroup = format!("{}/{}", self.cgroup(), self.options.driver.container(&id));
         let termination = format!("{}/containers/{}/{}", self.dir(), options.name, &id[..8]);
         self.write(&termination, "")?;
         let mut binds = vec![

@@ -75,11 +75,22 @@ impl From<Stock> for Expectation {
 pub const OLD_CGROUP: &[&str] = &[
     "the cgroup of pod A has come back",
     "tasks are in the container's cgroup of pod B",
+    "tasks are in the container's own cgroup of pod B",
+    "service/worker/cgroup.procs: No such file",
     "not pod B's",
     "Can't open file sys/fs/cgroup",
     "Can't open file host/cgroup",
     "Unable to open /sys/fs/cgroup",
 ];
+
+/// What is right since the runtime passes CRIU the new cgroup: crun does, runc does since 1.2; before, everything lands in the old pod's.
+#[must_use]
+pub fn fixed_by_runc_1_2(suite: Suite) -> Expectation {
+    match suite {
+        Suite::Stable => Stock::Wrong(OLD_CGROUP).crun(Stock::Right),
+        Suite::Testing => Stock::Right.crun(Stock::Right),
+    }
+}
 
 /// What bare crun 1.28 says of every container with masked paths: it mounts one empty directory over those that are directories,
 /// and does not name it to CRIU at the restore.

@@ -8,7 +8,7 @@ use restow_integration::engine::Stack;
 use restow_integration::journey::{Arrival, Journey};
 use restow_integration::on_both_suites;
 use restow_integration::pod::{ContainerOptions, Qos};
-use restow_integration::scenario::{OLD_CGROUP, Stock, compare};
+use restow_integration::scenario::{OLD_CGROUP, Stock, compare, fixed_by_runc_1_2};
 use restow_integration::suite::Suite;
 use serde_json::json;
 
@@ -21,14 +21,6 @@ on_both_suites!(
     cgroup_14_old_limits_are_not_written,
     cgroup_14_old_limits_are_not_written_in_version_1,
 );
-
-/// runc passes CRIU the new cgroup since 1.2; before, everything lands in the old pod's.
-fn fixed_by_runc_1_2(suite: Suite) -> Stock {
-    match suite {
-        Suite::Stable => Stock::Wrong(OLD_CGROUP),
-        Suite::Testing => Stock::Right,
-    }
-}
 
 fn cgroup_1_files_of_a_private_namespace_are_the_new_containers(suite: Suite) -> Result<()> {
     let [events, stat] = ["cgroup.events", "cpu.stat"].map(|file| format!("/sys/fs/cgroup/{file}"));
@@ -62,7 +54,7 @@ fn cgroup_2_files_seen_from_the_host_namespace_are_the_new_containers(suite: Sui
     compare(
         "Cgroup 2",
         Stack::v2(suite),
-        Stock::Wrong(OLD_CGROUP),
+        Stock::Wrong(OLD_CGROUP).crun(Stock::Wrong(OLD_CGROUP)),
         |engine| {
             Journey::new(container.clone()).run(engine, |there| {
                 there.check_placement()?;
@@ -104,7 +96,7 @@ fn cgroup_3_files_of_pod_and_qos_level_are_the_new_pods(suite: Suite) -> Result<
     compare(
         "Cgroup 3",
         Stack::v2(suite),
-        Stock::Wrong(OLD_CGROUP),
+        Stock::Wrong(OLD_CGROUP).crun(Stock::Wrong(OLD_CGROUP)),
         |engine| {
             let mut journey = Journey::new(container.clone());
             journey.to = journey.to.qos(Qos::BestEffort);
@@ -134,7 +126,7 @@ fn cgroup_5_write_descriptors_of_a_privileged_container_are_the_new_containers(
     compare(
         "Cgroup 5",
         Stack::v2(suite),
-        Stock::Wrong(OLD_CGROUP),
+        Stock::Wrong(OLD_CGROUP).crun(Stock::Wrong(OLD_CGROUP)),
         |engine| {
             Journey::new(container.clone()).run(engine, |there| {
                 there.check_placement()?;
@@ -168,7 +160,7 @@ fn cgroup_12_a_running_original_is_left_alone(suite: Suite) -> Result<()> {
     compare(
         "Cgroup 12",
         Stack::v2(suite),
-        Stock::Wrong(OLD_CGROUP),
+        Stock::Wrong(OLD_CGROUP).crun(Stock::Wrong(OLD_CGROUP)),
         |engine| {
             let mut journey = Journey::new(container.clone());
             journey.leave_running = true;
@@ -249,7 +241,7 @@ fn cgroup_14_old_limits_are_not_written_in_version_1(suite: Suite) -> Result<()>
     compare(
         "Cgroup 14 (version 1)",
         Stack::hybrid(suite),
-        Stock::Wrong(OLD_CGROUP),
+        Stock::Wrong(OLD_CGROUP).crun(Stock::Wrong(OLD_CGROUP)),
         |engine| {
             let mut journey = Journey::new(limited(50, 64 << 20));
             journey.container_there = Some(limited(80, 96 << 20));

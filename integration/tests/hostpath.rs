@@ -27,7 +27,7 @@ fn cgroup_4_files_below_a_host_path_of_the_cgroups_are_the_new_containers(
     compare(
         "Cgroup 4",
         Stack::v2(suite),
-        Stock::Wrong(OLD_CGROUP),
+        Stock::Wrong(OLD_CGROUP).crun(Stock::Wrong(OLD_CGROUP)),
         |engine| {
             Journey::new(container.clone()).run(engine, |there| {
             there.check_placement()?;
@@ -60,7 +60,7 @@ fn cgroup_11_files_of_version_1_controllers_are_the_new_containers(suite: Suite)
     compare(
         "Cgroup 11",
         Stack::hybrid(suite),
-        Stock::Wrong(OLD_CGROUP),
+        Stock::Wrong(OLD_CGROUP).crun(Stock::Wrong(OLD_CGROUP)),
         |engine| {
             Journey::new(container.clone()).run(engine, |there| {
                 for (controller, file) in FILES {

@@ -3,13 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
-use restow_integration::container::Checkpoint;
-use restow_integration::engine::{Engine, Mode, Runtime, Stack};
-use restow_integration::journey::Journey;
+use anyhow::{Context, Result, ensure};
+use restow_integration::engine::Stack;
+use restow_integration::journey::{Arrival, Journey};
 use restow_integration::on_both_suites;
-use restow_integration::pod::{ContainerOptions, Pod, PodOptions};
-use restow_integration::scenario::{OLD_CGROUP, Stock, compare};
+use restow_integration::pod::{ContainerOptions, Pod};
+use restow_integration::scenario::{OLD_CGROUP, Stock, compare, fixed_by_runc_1_2};
 use restow_integration::suite::Suite;
 
 on_both_suites!(
@@ -28,59 +27,39 @@ fn processes(cgroup: &Path) -> Result<Vec<String>> {
 fn cgroup_6_a_task_in_a_sub_cgroup_is_in_the_same_one_below_the_new_container(
     suite: Suite,
 ) -> Result<()> {
-    for mode in [Mode::Stock, Mode::Restow] {
-        let engine = Engine::start(Stack::v2(suite), mode)?;
-        let pod_a = Pod::start(&engine, &PodOptions::new("pod-a"))?;
-        let options = ContainerOptions::new(2);
-        let mut container = pod_a.container(&options)?;
-        container.start()?;
-        // As a program with a delegated cgroup does it: a level below, with one task in it.
-        let sub = container.cgroup_dir().join("service/worker");
-        fs::create_dir_all(&sub).context("Make the sub-cgroup")?;
-        let task = processes(&container.cgroup_dir())?
-            .pop()
-            .context("The container has no task")?;
-        fs::write(sub.join("cgroup.procs"), &task).context("Move a task to the sub-cgroup")?;
-        let checkpoint = Checkpoint::new(&engine, "sub")?;
-        container.checkpoint(&checkpoint)?;
-        pod_a.remove(vec![container])?;
-
-        let pod_b = Pod::start(&engine, &PodOptions::new("pod-b"))?;
-        let mut container = pod_b.container(&options)?;
-        let found = container.restore(&checkpoint).and_then(|()| {
-            let below = processes(&container.cgroup_dir().join("service/worker"))?;
-            ensure!(
-                below.len() == 1,
-                "{} tasks are in the sub-cgroup, not 1",
-                below.len()
-            );
-            let above = processes(&container.cgroup_dir())?;
-            ensure!(
-                above.len() == 2,
-                "{} tasks are in the container's own, not 2",
-                above.len()
-            );
-            container.reports()
-        });
-        match (mode, found) {
-            (Mode::Restow, Ok(_)) => {
-                println!("Cgroup 6 | {suite} | Restow: right: pod B's service/worker has the task");
-            }
-            (Mode::Restow, Err(error)) => return Err(error),
-            // runc passes CRIU the new cgroup since 1.2; before, everything lands in the old pod's.
-            (Mode::Stock, found) => {
-                // What is written here is written about runc.
-                let judged = Stack::v2(suite).runtime == Runtime::Runc;
-                let expected = suite == Suite::Testing;
-                ensure!(!judged || found.is_ok() == expected, "Stock: {found:?}");
-                println!(
-                    "Cgroup 6 | {suite} | stock: {}",
-                    if found.is_ok() { "right" } else { "WRONG" }
+    compare(
+        "Cgroup 6",
+        Stack::v2(suite),
+        fixed_by_runc_1_2(suite),
+        |engine| {
+            let mut journey = Journey::new(ContainerOptions::new(2));
+            // As a program with a delegated cgroup does it: a level below, with one task in it.
+            journey.in_container_a = Some(|container| {
+                let sub = container.cgroup_dir().join("service/worker");
+                fs::create_dir_all(&sub).context("Make the sub-cgroup")?;
+                let task = processes(&container.cgroup_dir())?
+                    .pop()
+                    .context("The container has no task")?;
+                fs::write(sub.join("cgroup.procs"), &task).context("Move a task to the sub-cgroup")
+            });
+            journey.run(engine, |there| {
+                let below = processes(&there.container.cgroup_dir().join("service/worker"))?;
+                ensure!(
+                    below.len() == 1,
+                    "{} tasks are in the sub-cgroup of pod B, not 1",
+                    below.len()
                 );
-            }
-        }
-    }
-    Ok(())
+                let above = processes(&there.container.cgroup_dir())?;
+                ensure!(
+                    above.len() == 2,
+                    "{} tasks are in the container's own cgroup of pod B, not 2",
+                    above.len()
+                );
+                there.check_progress()?;
+                Ok("pod B's service/worker has the task".to_owned())
+            })
+        },
+    )
 }
 
 fn cgroup_9_ignoring_cgroups_is_right_too(suite: Suite) -> Result<()> {
@@ -88,10 +67,11 @@ fn cgroup_9_ignoring_cgroups_is_right_too(suite: Suite) -> Result<()> {
     let container = ContainerOptions::new(2)
         .open(format!("all:r:0:{events}"))
         .open(format!("each:r:6:{stat}"));
+    // crun 1.21 does not read the configuration and passes CRIU the new cgroup.
     compare(
         "Cgroup 9",
         Stack::v2(suite),
-        Stock::Wrong(OLD_CGROUP),
+        Stock::Wrong(OLD_CGROUP).crun(Stock::Right),
         |engine| {
             // Read by the runtime for every container of the node, at dump and at restore; by crun with libcriu 4.2 or later.
             let config = format!("/etc/criu/{}.conf", engine.runtime().program());
@@ -109,107 +89,96 @@ fn cgroup_9_ignoring_cgroups_is_right_too(suite: Suite) -> Result<()> {
     )
 }
 
+/// What names the file that is not there, and what can be done.
+const NAMED: &[&str] = &[
+    "fd 3 of process 1",
+    "only-here/cgroup.events",
+    "does not exist on this node",
+    "cgroup-files to ignore",
+];
+
+fn held() -> ContainerOptions {
+    ContainerOptions::new(1)
+        .host_cgroups()
+        .open("all:r:4:{pod}/only-here/cgroup.events")
+}
+
+fn ignoring(mut container: ContainerOptions) -> ContainerOptions {
+    let ignore = ("restow.dev/cgroup-files".to_owned(), "ignore".to_owned());
+    container.annotations.push(ignore);
+    container
+}
+
+/// Every descriptor reads end of file, and the container goes on.
+fn check_inert(there: &Arrival<'_, '_>) -> Result<String> {
+    for report in &there.reports {
+        let file = &report.files[0];
+        let content = file.content.as_deref();
+        ensure!(
+            content == Some(""),
+            "fd {} of process {} reads {content:?}, not end of file",
+            file.fd,
+            report.process
+        );
+    }
+    there.check_progress()?;
+    Ok("the container goes on, reads give end of file".to_owned())
+}
+
+/// A cgroup beside the containers that only pod A has.
+fn make_only_here(pod: &Pod<'_>) -> Result<()> {
+    fs::create_dir(pod.cgroup_dir().join("only-here")).context("Make a cgroup in pod A")
+}
+
 fn cgroup_10_a_file_that_the_new_pod_has_not_got_blocks_or_becomes_inert(
     suite: Suite,
 ) -> Result<()> {
-    let engine = Engine::start(Stack::v2(suite), Mode::Restow)?;
-    let pod_a = Pod::start(&engine, &PodOptions::new("pod-a"))?;
-    // Something beside the containers that only pod A has.
-    fs::create_dir(pod_a.cgroup_dir().join("only-here")).context("Make a cgroup in pod A")?;
-    let options = ContainerOptions::new(1)
-        .host_cgroups()
-        .open("all:r:4:{pod}/only-here/cgroup.events");
-    let mut container = pod_a.container(&options)?;
-    container.start()?;
-    let counted = container.reports()?[1].counter;
-    let checkpoint = Checkpoint::new(&engine, "gone")?;
-    container.checkpoint(&checkpoint)?;
-    pod_a.remove(vec![container])?;
-
-    arrive_without_the_file(&engine, &checkpoint, &options, "Cgroup 10", counted)
+    let stock = Stock::Wrong(OLD_CGROUP);
+    let mut journey = Journey::new(held());
+    journey.in_pod_a = Some(make_only_here);
+    compare(
+        "Cgroup 10, remap",
+        Stack::v2(suite),
+        stock.crun(stock),
+        |engine| {
+            let verdict = journey.run(engine, |_| Ok("it was restored".to_owned()))?;
+            Ok(verdict.refused(NAMED))
+        },
+    )?;
+    journey.container_there = Some(ignoring(held()));
+    compare(
+        "Cgroup 10, ignore",
+        Stack::v2(suite),
+        stock.crun(stock),
+        |engine| journey.run(engine, |there| check_inert(there)),
+    )
 }
 
 fn cgroup_13_a_file_of_a_cgroup_removed_before_the_dump_blocks_or_becomes_inert(
     suite: Suite,
 ) -> Result<()> {
-    for mode in [Mode::Stock, Mode::Restow] {
-        let engine = Engine::start(Stack::v2(suite), mode)?;
-        let pod_a = Pod::start(&engine, &PodOptions::new("pod-a"))?;
-        let passing = pod_a.cgroup_dir().join("only-here");
-        fs::create_dir(&passing).context("Make a cgroup in pod A")?;
-        let options = ContainerOptions::new(1)
-            .host_cgroups()
-            .open("all:r:4:{pod}/only-here/cgroup.events");
-        let mut container = pod_a.container(&options)?;
-        container.start()?;
-        let counted = container.reports()?[1].counter;
-        fs::remove_dir(&passing).context("Remove the cgroup")?;
-        let checkpoint = Checkpoint::new(&engine, "removed")?;
-        let dumped = container.checkpoint(&checkpoint);
-        if mode == Mode::Stock {
-            let Err(error) = dumped else {
-                bail!("Stock dumps it, so this does not show anything")
-            };
-            println!("Cgroup 13 | {suite} | stock: WRONG: {}", first_line(&error));
-            pod_a.remove(vec![container])?;
-            continue;
-        }
-        dumped?;
-        pod_a.remove(vec![container])?;
-        arrive_without_the_file(&engine, &checkpoint, &options, "Cgroup 13", counted)?;
-    }
-    Ok(())
-}
-
-fn first_line(error: &anyhow::Error) -> String {
-    format!("{error:#}")
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .to_owned()
-}
-
-/// The checkpoint's file `only-here/cgroup.events` exists nowhere any more: the restore is blocked, unless the pod says
-/// that such files are to be ignored.
-fn arrive_without_the_file(
-    engine: &Engine,
-    checkpoint: &Checkpoint,
-    options: &ContainerOptions,
-    name: &str,
-    counted: u64,
-) -> Result<()> {
-    // A restored container's program is never started, so the file need not be there for it.
-    let pod_b = Pod::start(engine, &PodOptions::new("pod-b"))?;
-    let mut container = pod_b.container(options)?;
-    let Err(error) = container.restore(checkpoint) else {
-        bail!("It was restored without its file")
-    };
-    let text = format!("{error:#}");
-    for word in [
-        "fd 3 of process 1",
-        "only-here/cgroup.events",
-        "does not exist on this node",
-        "cgroup-files to ignore",
-    ] {
-        ensure!(text.contains(word), "No {word:?} in {text}");
-    }
-    println!("{name}, remap | {}", first_line(&error));
-    container.remove()?;
-
-    let mut ignoring = options.clone();
-    let ignore = ("restow.dev/cgroup-files".to_owned(), "ignore".to_owned());
-    ignoring.annotations.push(ignore);
-    let mut container = pod_b.container(&ignoring)?;
-    container.restore(checkpoint)?;
-    let reports = container.reports()?;
-    for report in &reports {
-        let content = report.files[0].content.as_deref();
-        ensure!(
-            content == Some(""),
-            "Reading gives {content:?}, not end of file"
-        );
-    }
-    ensure!(reports[1].counter >= counted && reports.len() == 2);
-    println!("{name}, ignore | the container goes on, reads give end of file");
-    Ok(())
+    let stock = Stock::Wrong(&["Can't create link remap"]);
+    let mut journey = Journey::new(held());
+    journey.in_pod_a = Some(make_only_here);
+    journey.in_container_a = Some(|container| {
+        let pod = container.cgroup_dir();
+        let pod = pod.parent().context("A container's cgroup has a parent")?;
+        fs::remove_dir(pod.join("only-here")).context("Remove the cgroup")
+    });
+    compare(
+        "Cgroup 13, remap",
+        Stack::v2(suite),
+        stock.crun(stock),
+        |engine| {
+            let verdict = journey.run(engine, |_| Ok("it was restored".to_owned()))?;
+            Ok(verdict.refused(NAMED))
+        },
+    )?;
+    journey.container_there = Some(ignoring(held()));
+    compare(
+        "Cgroup 13, ignore",
+        Stack::v2(suite),
+        stock.crun(stock),
+        |engine| journey.run(engine, |there| check_inert(there)),
+    )
 }

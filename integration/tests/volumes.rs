@@ -25,39 +25,44 @@ fn mounts_5_the_termination_log_is_the_new_pods(suite: Suite) -> Result<()> {
     let container = ContainerOptions::new(1)
         .open("all:w:0:/dev/termination-log")
         .open("each:a:0:/dev/termination-log");
-    compare("Mounts 5", Stack::v2(suite), Stock::Right, |engine| {
-        Journey::new(container.clone()).run(engine, |there| {
-            let log = there.container.rootfs().with_file_name("config.json");
-            let spec: serde_json::Value =
-                serde_json::from_slice(&fs::read(&log).context("Read the spec")?)?;
-            let mounts = spec["mounts"]
-                .as_array()
-                .context("The spec has no mounts")?;
-            let source = mounts
-                .iter()
-                .find(|mount| mount["destination"] == "/dev/termination-log")
-                .and_then(|mount| mount["source"].as_str())
-                .context("The spec has no termination log")?;
-            let inode = inode(&there.engine.node().path(source))?;
-            for report in &there.reports {
-                ensure!(
-                    report.files.len() == 2,
-                    "process {} holds {} files",
-                    report.process,
-                    report.files.len()
-                );
-                for file in &report.files {
+    compare(
+        "Mounts 5",
+        Stack::v2(suite),
+        Stock::Right.crun(Stock::Right),
+        |engine| {
+            Journey::new(container.clone()).run(engine, |there| {
+                let log = there.container.rootfs().with_file_name("config.json");
+                let spec: serde_json::Value =
+                    serde_json::from_slice(&fs::read(&log).context("Read the spec")?)?;
+                let mounts = spec["mounts"]
+                    .as_array()
+                    .context("The spec has no mounts")?;
+                let source = mounts
+                    .iter()
+                    .find(|mount| mount["destination"] == "/dev/termination-log")
+                    .and_then(|mount| mount["source"].as_str())
+                    .context("The spec has no termination log")?;
+                let inode = inode(&there.engine.node().path(source))?;
+                for report in &there.reports {
                     ensure!(
-                        file.inode == inode,
-                        "fd {} of process {} is another file",
-                        file.fd,
-                        report.process
+                        report.files.len() == 2,
+                        "process {} holds {} files",
+                        report.process,
+                        report.files.len()
                     );
+                    for file in &report.files {
+                        ensure!(
+                            file.inode == inode,
+                            "fd {} of process {} is another file",
+                            file.fd,
+                            report.process
+                        );
+                    }
                 }
-            }
-            Ok("both descriptors write to pod B's termination log".to_owned())
-        })
-    })
+                Ok("both descriptors write to pod B's termination log".to_owned())
+            })
+        },
+    )
 }
 
 /// A volume with a file `data`, as a path of the node.
@@ -70,114 +75,129 @@ fn volume(engine: &Engine, name: &str, text: &str) -> Result<String> {
 }
 
 fn mounts_6_a_volume_comes_from_its_new_source(suite: Suite) -> Result<()> {
-    compare("Mounts 6", Stack::v2(suite), Stock::Right, |engine| {
-        let with = |volume: String| {
-            ContainerOptions::new(1)
-                .bind(Bind::new(volume, "/volume"))
-                .open("all:rw:4:/volume/data")
-                .open("each:a:0:/volume/data")
-                .probe("--cwd", "/volume")
-        };
-        let mut journey = Journey::new(with(volume(engine, "of-a", "0123456789")?));
-        journey.container_there = Some(with(volume(engine, "of-b", "abcdefghij")?));
-        journey.run(engine, |there| {
-            for report in &there.reports {
-                let file = &report.files[0];
-                ensure!(
-                    report.cwd == "/volume",
-                    "process {} is in {}",
-                    report.process,
-                    report.cwd
-                );
-                ensure!(
-                    file.content.as_deref() == Some("abcdefghij"),
-                    "fd {} reads {:?}",
-                    file.fd,
-                    file.content
-                );
-                ensure!(file.offset == 4, "fd {} is at {}", file.fd, file.offset);
-            }
-            there.check_progress()?;
-            Ok("descriptors and working directory are on pod B's volume".to_owned())
-        })
-    })
+    compare(
+        "Mounts 6",
+        Stack::v2(suite),
+        Stock::Right.crun(Stock::Right),
+        |engine| {
+            let with = |volume: String| {
+                ContainerOptions::new(1)
+                    .bind(Bind::new(volume, "/volume"))
+                    .open("all:rw:4:/volume/data")
+                    .open("each:a:0:/volume/data")
+                    .probe("--cwd", "/volume")
+            };
+            let mut journey = Journey::new(with(volume(engine, "of-a", "0123456789")?));
+            journey.container_there = Some(with(volume(engine, "of-b", "abcdefghij")?));
+            journey.run(engine, |there| {
+                for report in &there.reports {
+                    let file = &report.files[0];
+                    ensure!(
+                        report.cwd == "/volume",
+                        "process {} is in {}",
+                        report.process,
+                        report.cwd
+                    );
+                    ensure!(
+                        file.content.as_deref() == Some("abcdefghij"),
+                        "fd {} reads {:?}",
+                        file.fd,
+                        file.content
+                    );
+                    ensure!(file.offset == 4, "fd {} is at {}", file.fd, file.offset);
+                }
+                there.check_progress()?;
+                Ok("descriptors and working directory are on pod B's volume".to_owned())
+            })
+        },
+    )
 }
 
 fn mounts_8_nested_and_reordered_mounts_are_joined_by_mount_point(suite: Suite) -> Result<()> {
-    compare("Mounts 8", Stack::v2(suite), Stock::Right, |engine| {
-        let with = |pod: &str, reorder: bool| -> Result<ContainerOptions> {
-            let outer = volume(
-                engine,
-                &format!("outer-of-{pod}"),
-                &format!("outer of {pod}"),
-            )?;
-            let inner = volume(
-                engine,
-                &format!("inner-of-{pod}"),
-                &format!("inner of {pod}"),
-            )?;
-            fs::create_dir_all(engine.node().path(&outer).join("inner"))
-                .context("Create a mount point")?;
-            let mut binds = vec![
-                Bind::new(outer, "/v"),
-                Bind::new(&inner, "/v/inner"),
-                Bind::new(&inner, "/again").readonly(),
-            ];
-            if reorder {
-                binds.rotate_right(1);
-            }
-            let container = binds
-                .into_iter()
-                .fold(ContainerOptions::new(1), ContainerOptions::bind);
-            Ok(container
-                .open("all:r:0:/v/data")
-                .open("each:r:0:/v/inner/data")
-                .open("each:r:1:/again/data"))
-        };
-        let mut journey = Journey::new(with("a", false)?);
-        journey.container_there = Some(with("b", true)?);
-        journey.run(engine, |there| {
-            for report in &there.reports {
-                let read: Vec<_> = report
-                    .files
-                    .iter()
-                    .map(|file| file.content.as_deref().unwrap_or_default())
-                    .collect();
-                ensure!(
-                    read == ["outer of b", "inner of b", "inner of b"],
-                    "process {} reads {read:?}",
-                    report.process
-                );
-            }
-            Ok("each descriptor is on the mount of pod B with its mount point".to_owned())
-        })
-    })
+    compare(
+        "Mounts 8",
+        Stack::v2(suite),
+        Stock::Right.crun(Stock::Right),
+        |engine| {
+            let with = |pod: &str, reorder: bool| -> Result<ContainerOptions> {
+                let outer = volume(
+                    engine,
+                    &format!("outer-of-{pod}"),
+                    &format!("outer of {pod}"),
+                )?;
+                let inner = volume(
+                    engine,
+                    &format!("inner-of-{pod}"),
+                    &format!("inner of {pod}"),
+                )?;
+                fs::create_dir_all(engine.node().path(&outer).join("inner"))
+                    .context("Create a mount point")?;
+                let mut binds = vec![
+                    Bind::new(outer, "/v"),
+                    Bind::new(&inner, "/v/inner"),
+                    Bind::new(&inner, "/again").readonly(),
+                ];
+                if reorder {
+                    binds.rotate_right(1);
+                }
+                let container = binds
+                    .into_iter()
+                    .fold(ContainerOptions::new(1), ContainerOptions::bind);
+                Ok(container
+                    .open("all:r:0:/v/data")
+                    .open("each:r:0:/v/inner/data")
+                    .open("each:r:1:/again/data"))
+            };
+            let mut journey = Journey::new(with("a", false)?);
+            journey.container_there = Some(with("b", true)?);
+            journey.run(engine, |there| {
+                for report in &there.reports {
+                    let read: Vec<_> = report
+                        .files
+                        .iter()
+                        .map(|file| file.content.as_deref().unwrap_or_default())
+                        .collect();
+                    ensure!(
+                        read == ["outer of b", "inner of b", "inner of b"],
+                        "process {} reads {read:?}",
+                        report.process
+                    );
+                }
+                Ok("each descriptor is on the mount of pod B with its mount point".to_owned())
+            })
+        },
+    )
 }
 
 fn mounts_7_a_sub_path_file_is_the_new_pods(suite: Suite) -> Result<()> {
-    compare("Mounts 7", Stack::v2(suite), Stock::Right, |engine| {
-        let with = |volume: &str| {
-            ContainerOptions::new(1)
-                .bind(Bind::new(format!("{volume}/data"), "/etc/app.conf").readonly())
-                .open("all:r:3:/etc/app.conf")
-                .open("each:r:0:/etc/app.conf")
-        };
-        let mut journey = Journey::new(with(&volume(engine, "of-a", "setting = old")?));
-        let new = volume(engine, "of-b", "setting = new")?;
-        journey.container_there = Some(with(&new));
-        journey.run(engine, |there| {
-            let expected = inode(&engine.node().path(new).join("data"))?;
-            there.check_file("/etc/app.conf", expected)?;
-            Ok("descriptors on the single file are on pod B's".to_owned())
-        })
-    })
+    compare(
+        "Mounts 7",
+        Stack::v2(suite),
+        Stock::Right.crun(Stock::Right),
+        |engine| {
+            let with = |volume: &str| {
+                ContainerOptions::new(1)
+                    .bind(Bind::new(format!("{volume}/data"), "/etc/app.conf").readonly())
+                    .open("all:r:3:/etc/app.conf")
+                    .open("each:r:0:/etc/app.conf")
+            };
+            let mut journey = Journey::new(with(&volume(engine, "of-a", "setting = old")?));
+            let new = volume(engine, "of-b", "setting = new")?;
+            journey.container_there = Some(with(&new));
+            journey.run(engine, |there| {
+                let expected = inode(&engine.node().path(new).join("data"))?;
+                there.check_file("/etc/app.conf", expected)?;
+                Ok("descriptors on the single file are on pod B's".to_owned())
+            })
+        },
+    )
 }
 
 fn mounts_12_an_unlinked_file_on_a_volume_moves_with_its_content(suite: Suite) -> Result<()> {
     compare(
         "Mounts 12 (unlinked)",
         Stack::v2(suite),
-        Stock::Right,
+        Stock::Right.crun(Stock::Right),
         |engine| {
             let with = |volume: String| {
                 ContainerOptions::new(1)
@@ -205,30 +225,35 @@ fn mounts_12_an_unlinked_file_on_a_volume_moves_with_its_content(suite: Suite) -
 }
 
 fn mounts_13_a_volume_in_memory_is_the_new_pods(suite: Suite) -> Result<()> {
-    compare("Mounts 13", Stack::v2(suite), Stock::Right, |engine| {
-        let with = |name: &str, text: &str| -> Result<ContainerOptions> {
-            let path = format!("/var/lib/kubelet/volumes/{name}");
-            fs::create_dir_all(engine.node().path(&path))
-                .with_context(|| format!("Create {path}"))?;
-            engine.run("mount", &["-t", "tmpfs", "-o", "size=1m", "memory", &path])?;
-            let bind = Bind::new(volume(engine, name, text)?, "/cache");
-            Ok(ContainerOptions::new(1)
-                .bind(bind)
-                .open("all:rw:2:/cache/data"))
-        };
-        let mut journey = Journey::new(with("of-a", "0123456789")?);
-        journey.container_there = Some(with("of-b", "abcdefghij")?);
-        journey.run(engine, |there| {
-            for report in &there.reports {
-                let file = &report.files[0];
-                ensure!(
-                    file.content.as_deref() == Some("abcdefghij"),
-                    "fd {} reads {:?}",
-                    file.fd,
-                    file.content
-                );
-            }
-            Ok("the descriptor is on pod B's tmpfs".to_owned())
-        })
-    })
+    compare(
+        "Mounts 13",
+        Stack::v2(suite),
+        Stock::Right.crun(Stock::Right),
+        |engine| {
+            let with = |name: &str, text: &str| -> Result<ContainerOptions> {
+                let path = format!("/var/lib/kubelet/volumes/{name}");
+                fs::create_dir_all(engine.node().path(&path))
+                    .with_context(|| format!("Create {path}"))?;
+                engine.run("mount", &["-t", "tmpfs", "-o", "size=1m", "memory", &path])?;
+                let bind = Bind::new(volume(engine, name, text)?, "/cache");
+                Ok(ContainerOptions::new(1)
+                    .bind(bind)
+                    .open("all:rw:2:/cache/data"))
+            };
+            let mut journey = Journey::new(with("of-a", "0123456789")?);
+            journey.container_there = Some(with("of-b", "abcdefghij")?);
+            journey.run(engine, |there| {
+                for report in &there.reports {
+                    let file = &report.files[0];
+                    ensure!(
+                        file.content.as_deref() == Some("abcdefghij"),
+                        "fd {} reads {:?}",
+                        file.fd,
+                        file.content
+                    );
+                }
+                Ok("the descriptor is on pod B's tmpfs".to_owned())
+            })
+        },
+    )
 }

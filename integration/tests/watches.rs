@@ -12,7 +12,7 @@ use restow_integration::engine::Stack;
 use restow_integration::journey::{Arrival, Journey};
 use restow_integration::on_both_suites;
 use restow_integration::pod::ContainerOptions;
-use restow_integration::scenario::{OLD_CGROUP, Stock, compare};
+use restow_integration::scenario::{OLD_CGROUP, Stock, compare, fixed_by_runc_1_2};
 use restow_integration::suite::Suite;
 
 on_both_suites!(
@@ -59,11 +59,7 @@ fn check_event(there: &mut Arrival<'_, '_>, path: &str) -> Result<()> {
 fn cgroup_7_a_watch_on_cgroup_events_tells_of_the_new_cgroup(suite: Suite) -> Result<()> {
     let inside = "/sys/fs/cgroup/cgroup.events";
     let container = ContainerOptions::new(1).open(format!("all:watch:0:{inside}"));
-    // runc passes CRIU the new cgroup since 1.2; before, everything lands in the old pod's.
-    let stock = match suite {
-        Suite::Stable => Stock::Wrong(OLD_CGROUP),
-        Suite::Testing => Stock::Right,
-    };
+    let stock = fixed_by_runc_1_2(suite);
     compare("Cgroup 7", Stack::v2(suite), stock, |engine| {
         Journey::new(container.clone()).run(engine, |there| {
             check_watch(there, inside, there.cgroup_inode("cgroup.events")?)?;
@@ -85,7 +81,7 @@ fn cgroup_7_a_watch_on_cgroup_events_tells_of_the_new_cgroup(suite: Suite) -> Re
     compare(
         "Cgroup 7, host namespace",
         Stack::v2(suite),
-        Stock::Wrong(OLD_CGROUP),
+        Stock::Wrong(OLD_CGROUP).crun(Stock::Wrong(OLD_CGROUP)),
         |engine| {
             Journey::new(container.clone()).run(engine, |there| {
                 let old = format!(
@@ -106,7 +102,7 @@ fn mounts_2_an_open_key_is_the_new_pods(suite: Suite) -> Result<()> {
     compare(
         "Mounts 2",
         Stack::v2(suite),
-        Stock::Wrong(&["Can't open file map/.."]),
+        Stock::Wrong(&["Can't open file map/.."]).crun(Stock::Wrong(&["Can't open file map/.."])),
         |engine| {
             Journey::new(container.clone()).run(engine, |there| {
                 there.check_file("/map/pod", inode(&map(there).join("..data/pod"))?)?;
@@ -130,7 +126,7 @@ fn mounts_3_watches_on_a_config_map_tell_of_the_new_pods(suite: Suite) -> Result
     compare(
         "Mounts 3",
         Stack::v2(suite),
-        Stock::Wrong(&["Unable to open /map/.."]),
+        Stock::Wrong(&["Unable to open /map/.."]).crun(Stock::Wrong(&["Unable to open /map/.."])),
         |engine| {
             Journey::new(container.clone()).run(engine, |there| {
                 let map = map(there);
