@@ -3,6 +3,7 @@
 //! Every mismatch is a blocker: the interposer vetoes the restore, CRIU kills the tree, and nothing of the old pod's
 //! state has been used by a running program.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::io;
 
@@ -21,6 +22,9 @@ pub trait Restored {
     /// # Errors
     /// When there is no such descriptor or process.
     fn descriptor(&self, pid: HostPid, fd: u32) -> io::Result<Descriptor>;
+    /// How two descriptors' open file descriptions compare, in an order that has no other meaning; equal when they share
+    /// one. `None` when the kernel cannot tell (`kcmp(2)`).
+    fn compare(&self, a: (HostPid, u32), b: (HostPid, u32)) -> Option<Ordering>;
     /// What the watches of an inotify descriptor watch, by watch descriptor.
     ///
     /// # Errors
@@ -69,6 +73,15 @@ pub struct Descriptor {
 /// `/dev/null`, as `st_rdev` gives it (`Documentation/admin-guide/devices.txt` of the kernel).
 const NULL_DEVICE: u64 = libc::makedev(1, 3);
 
+/// Flags of a descriptor that say what can be done with it. Of the others the kernel keeps some only for show, and CRIU
+/// masks `O_TMPFILE`, which takes `O_DIRECTORY` along.
+const KEPT_FLAGS: i32 = libc::O_ACCMODE
+    | libc::O_APPEND
+    | libc::O_NONBLOCK
+    | libc::O_SYNC
+    | libc::O_DIRECT
+    | libc::O_PATH;
+
 /// What [`verify`] compared, and what was not as planned.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Verdict {
@@ -94,6 +107,7 @@ pub fn verify(plan: &Plan, tree: &impl Restored) -> Verdict {
     for file in &plan.files {
         descriptors(file, tree, &mut verdict);
     }
+    sharing(&plan.files, tree, &mut verdict);
     for watch in &plan.watches {
         watched(watch, tree, &mut verdict);
     }
@@ -147,14 +161,47 @@ fn descriptors(file: &FilePlan, tree: &impl Restored, verdict: &mut Verdict) {
                 Err(error) => Some(format!("it cannot be looked at: {error}")),
             },
         };
-        let holder: Holder = *holder;
-        verdict.check(
-            || Object::File {
-                path: file.new.clone(),
-                holders: vec![holder],
-            },
-            wrong,
-        );
+        verdict.check(|| object(file, &[*holder]), wrong);
+    }
+}
+
+/// Descriptors share what they shared before, and of the files that are handed to CRIU no two descriptions have become
+/// one. (What CRIU opens by path it opens once for each.)
+fn sharing(files: &[FilePlan], tree: &impl Restored, verdict: &mut Verdict) {
+    let of = |holder: &Holder| tree.tasks().get(&holder.pid).map(|pid| (*pid, holder.fd));
+    // In the order of `compare`, for each object.
+    let mut handed: BTreeMap<Option<ObjectId>, Vec<Holder>> = BTreeMap::new();
+    for file in files {
+        let Some((first, others)) = file.holders.split_first() else {
+            continue;
+        };
+        let compare = |other: &Holder| tree.compare(of(other)?, of(first)?);
+        for holder in others {
+            let wrong = compare(holder)
+                .filter(|order| order.is_ne())
+                .map(|_| format!("it does not share its offset with {first} any more"));
+            verdict.check(|| object(file, &[*holder]), wrong);
+        }
+        if file.handed.is_none() {
+            continue;
+        }
+        let known = handed.entry(file.expect).or_default();
+        let found = known.binary_search_by(|other| compare(other).unwrap_or(Ordering::Less));
+        let wrong = found.ok().map(|at| {
+            let other = known[at];
+            format!("it shares its offset with {other} and did not before")
+        });
+        if let Err(at) = found {
+            known.insert(at, *first);
+        }
+        verdict.check(|| object(file, &file.holders), wrong);
+    }
+}
+
+fn object(file: &FilePlan, holders: &[Holder]) -> Object {
+    Object::File {
+        path: file.new.clone(),
+        holders: holders.to_vec(),
     }
 }
 
@@ -174,7 +221,7 @@ fn differs(file: &FilePlan, found: &Descriptor) -> Option<String> {
             expected.dev
         ));
     }
-    if found.flags & libc::O_ACCMODE != file.flags & libc::O_ACCMODE {
+    if (found.flags ^ file.flags) & KEPT_FLAGS != 0 {
         return Some(format!(
             "it is open with flags {:o} and was with {:o}",
             found.flags, file.flags

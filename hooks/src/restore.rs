@@ -10,7 +10,7 @@ use restow::chain;
 use restow::finding;
 use restow::host::attach::attach;
 use restow::host::journal::{Journal, PLAN};
-use restow::host::{self, PidFd, RestoredTree, cgroup};
+use restow::host::{self, Exposure, Handed, PidFd, RestoredTree, cgroup};
 use restow::ids::{CgroupPath, HostPath, HostPid};
 use restow::plan::Plan;
 use restow::policy::Policy;
@@ -33,6 +33,8 @@ pub struct Restore {
     init: Option<(HostPid, PidFd)>,
     /// The container's cgroup, when it is its alone.
     container_dir: Option<HostPath>,
+    /// Held until this process has become criu.
+    handed: Vec<Handed>,
     journal: Journal,
 }
 
@@ -64,6 +66,11 @@ impl Restore {
                 "The restore is not possible",
                 plan.blockers(),
             ));
+        }
+        let handed = host::open_handed(&plan, Exposure::Container)
+            .map_err(|error| format!("A file cannot be handed to CRIU: {error}"))?;
+        for file in &handed {
+            operation.request.hand_in(&file.key, file.fd.as_raw_fd());
         }
         let staging = Staging::new(Path::new(stage::ROOT)).map_err(|error| chain(&error))?;
         let started = Instant::now();
@@ -110,6 +117,7 @@ impl Restore {
             staging: Some(staging),
             init: None,
             container_dir: None,
+            handed,
             journal,
         })
     }
@@ -145,6 +153,10 @@ impl Restore {
 
     /// What the relay does first, while criu starts.
     pub fn begin(&mut self, peer: HostPid) {
+        // Of these it has only the numbers: the descriptors are criu's.
+        std::mem::take(&mut self.handed)
+            .into_iter()
+            .for_each(|file| std::mem::forget(file.fd));
         match host::cgroups(peer) {
             Ok(cgroups) => self.leave_container_cgroup(&cgroups),
             Err(error) => self.journal.line(format_args!(

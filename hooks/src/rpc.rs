@@ -211,6 +211,14 @@ impl Request {
         self.opts.push_bytes(opts::EXTERNAL, bytes);
     }
 
+    /// Hands CRIU a descriptor under a key. The number is that of the process that becomes criu.
+    pub fn hand_in(&mut self, key: &str, fd: RawFd) {
+        let mut entry = Message::default();
+        entry.set_bytes(1, key);
+        entry.set_i32(2, fd);
+        self.opts.push_bytes(opts::INHERIT_FD, entry.encode());
+    }
+
     /// Points CRIU at another image directory.
     pub fn set_images_dir_fd(&mut self, fd: RawFd) {
         self.opts.set_i32(opts::IMAGES_DIR_FD, fd);
@@ -394,6 +402,20 @@ mod tests {
         assert!(again.notifies());
         assert_eq!(again.opts.str(200), Some("from the future"));
         assert_eq!(again.opts.u64(opts::MANAGE_CGROUPS_MODE), Some(0));
+    }
+
+    #[test]
+    fn what_is_handed_in_is_added_to_what_the_runtime_hands_in() {
+        let mut request = request();
+        request.hand_in("extRootNetNS", 5);
+        request.hand_in("restow[1f]", 6);
+        let entries: Vec<_> = request
+            .opts
+            .messages(opts::INHERIT_FD)
+            .map(|entry| entry.unwrap().i32(2).unwrap())
+            .collect();
+        assert_eq!(entries, [5, 6]);
+        assert!(request.inherited().unwrap().contains("restow[1f]"));
     }
 
     #[test]

@@ -209,7 +209,8 @@ impl Arrival<'_, '_> {
         Ok(())
     }
 
-    /// In every process that held it, the file opened as `opened` is now the one with `inode`, with offset and flags kept.
+    /// In every process that held it, the file opened as `opened` is now the one with `inode`, with offset and flags kept, and
+    /// shared with the parent's or not as it was.
     pub fn check_file(&self, opened: &str, inode: u64) -> Result<()> {
         for (before, after) in self.origin.reports.iter().zip(&self.reports) {
             let Ok(before) = before.file(opened) else {
@@ -237,6 +238,14 @@ impl Arrival<'_, '_> {
                 before.flags,
                 file.offset,
                 file.flags
+            );
+            anyhow::ensure!(
+                file.shared == before.shared,
+                "fd {} of process {} shared its description with the parent's: {}, and now: {}",
+                file.fd,
+                after.process,
+                before.shared,
+                file.shared
             );
         }
         Ok(())

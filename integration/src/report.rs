@@ -42,6 +42,9 @@ pub struct HeldFile {
     pub link: String,
     /// The inode behind the descriptor; of an inotify instance, the one that it watches.
     pub inode: u64,
+    /// The process's parent has the same open file description under the same number.
+    #[serde(default)]
+    pub shared: bool,
     /// The offset.
     pub offset: u64,
     /// The flags it is open with.

@@ -1,5 +1,7 @@
 //! The node's cgroup file systems, mounted into a container by hostPath or read by version 1 controllers.
 
+use std::fs;
+
 use anyhow::{Context, Result, ensure};
 use restow_integration::container::inode;
 use restow_integration::engine::Stack;
@@ -12,6 +14,7 @@ use restow_integration::suite::Suite;
 
 on_both_suites!(
     cgroup_4_files_below_a_host_path_of_the_cgroups_are_the_new_containers,
+    cgroup_4_files_that_the_new_pods_mounts_do_not_show_are_handed_in,
     cgroup_11_files_of_version_1_controllers_are_the_new_containers,
 );
 
@@ -38,6 +41,47 @@ fn cgroup_4_files_below_a_host_path_of_the_cgroups_are_the_new_containers(
             there.check_file("/host/cgroup/cgroup.stat", node)?;
             Ok("descriptors by the hostPath are on pod B's files, that on the node's own file is kept".to_owned())
         })
+        },
+    )
+}
+
+/// The new pod shows another part of the cgroups at the same place, so that no path leads to the new container's files.
+fn cgroup_4_files_that_the_new_pods_mounts_do_not_show_are_handed_in(suite: Suite) -> Result<()> {
+    let with = |shown: &str| {
+        ContainerOptions::new(2)
+            .bind(Bind::new(shown, "/host/cgroup").readonly())
+            .open("all:r:5:/host/cgroup{path}/cgroup.events")
+            .open("each:r:3:/host/cgroup{path}/cgroup.events")
+            .open("1:r:0:/host/cgroup{path}/cpu.stat")
+    };
+    compare(
+        "Cgroup 4, handed in",
+        Stack::v2(suite),
+        Stock::Wrong(OLD_CGROUP),
+        |engine| {
+            let other = engine.node().cgroup_root().join("other");
+            fs::create_dir(other).context("Make a cgroup beside the pods'")?;
+            let mut journey = Journey::new(with("/sys/fs/cgroup"));
+            journey.container_there = Some(with("/sys/fs/cgroup/other"));
+            journey.run(engine, |there| {
+                there.check_placement()?;
+                let expected = there.cgroup_inode("cgroup.events")?;
+                for (before, after) in there.origin.reports.iter().zip(&there.reports) {
+                    for (before, after) in before.files.iter().zip(&after.files).take(2) {
+                        let kept = (after.offset, after.flags, after.shared)
+                            == (before.offset, before.flags, before.shared);
+                        ensure!(
+                            after.inode == expected && kept,
+                            "fd {} was {before:?} and is {after:?}, not pod B's file (inode {expected})",
+                            after.fd
+                        );
+                    }
+                }
+                let old = format!("/host/cgroup{}/cpu.stat", there.origin.container_cgroup_inside);
+                there.check_file(&old, there.cgroup_inode("cpu.stat")?)?;
+                there.check_progress()?;
+                Ok("7 descriptors are on pod B's files, shared as they were".to_owned())
+            })
         },
     )
 }

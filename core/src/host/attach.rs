@@ -10,7 +10,7 @@
 use std::ffi::{CStr, CString};
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -100,6 +100,25 @@ fn set_attributes(
         .map(drop)
 }
 
+/// A detached copy of what is mounted at a path, with all that is mounted below when `flags` has `AT_RECURSIVE`.
+fn open_tree(at: RawFd, path: &CStr, flags: i32) -> io::Result<OwnedFd> {
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | flags.cast_unsigned();
+    // SAFETY: the path is a valid C string for the length of the call.
+    let fd = checked(unsafe { libc::syscall(libc::SYS_open_tree, at, path.as_ptr(), flags) })?;
+    // SAFETY: the kernel has just made it; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A detached read-only copy of the mounts at and below an open file or directory. What was opened in it stays usable
+/// when it is closed.
+pub(super) fn read_only_copy(root: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
+    let copy = open_tree(root.as_raw_fd(), c"", flags)?;
+    let (set, private) = (libc::MOUNT_ATTR_RDONLY, libc::MS_PRIVATE);
+    set_attributes(copy.as_raw_fd(), c"", flags, set, private)?;
+    Ok(copy)
+}
+
 /// A detached copy of the source with the mount's attributes.
 fn clone(mount: &AddedMount) -> io::Result<OwnedFd> {
     let source = c_path(mount.source.as_path())?;
@@ -108,13 +127,7 @@ fn clone(mount: &AddedMount) -> io::Result<OwnedFd> {
     } else {
         libc::AT_RECURSIVE
     };
-    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | recursive.cast_unsigned();
-    // SAFETY: the path is a valid C string for the length of the call.
-    let fd = checked(unsafe {
-        libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, source.as_ptr(), flags)
-    })?;
-    // SAFETY: the kernel has just made it; nobody else owns it.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let fd = open_tree(libc::AT_FDCWD, &source, recursive)?;
     let set = ATTRIBUTES
         .iter()
         .filter(|(option, _)| mount.has(option))

@@ -5,6 +5,7 @@ mod bundle;
 pub mod cgroup;
 pub mod detach;
 pub mod facts;
+mod handover;
 pub mod journal;
 pub mod parse;
 mod pidfd;
@@ -17,7 +18,7 @@ mod unreachable;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
@@ -32,6 +33,7 @@ use crate::source::{Hierarchy, WatchedObject};
 use crate::target::{CgroupMount, FileFact, ObjectId};
 
 pub use bundle::Bundle;
+pub use handover::{Exposure, Handed, open_handed};
 pub use parse::MountInfo;
 pub use pidfd::PidFd;
 pub use restored::RestoredTree;
@@ -150,10 +152,15 @@ pub(crate) fn open_in(root: &Path, rest: &Path) -> io::Result<OwnedFd> {
     if rest.as_os_str().is_empty() {
         return Ok(base);
     }
+    open_below(base.as_fd(), rest)
+}
+
+/// As [`open_in`], below an open directory.
+fn open_below(root: BorrowedFd<'_>, rest: &Path) -> io::Result<OwnedFd> {
     let how = OpenHow::new()
-        .flags(flags)
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT);
-    Ok(openat2(base.as_fd(), rest, how)?)
+    Ok(openat2(root, rest, how)?)
 }
 
 pub(crate) fn file_fact(fd: &OwnedFd) -> io::Result<FileFact> {

@@ -1,5 +1,9 @@
 //! A restored tree that has not run yet, as `/proc` shows it.
 
+// kcmp(2) has no wrapper.
+#![allow(unsafe_code)]
+
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -74,6 +78,20 @@ impl Restored for RestoredTree {
             pos,
             flags,
         })
+    }
+
+    fn compare(&self, a: (HostPid, u32), b: (HostPid, u32)) -> Option<Ordering> {
+        /// `KCMP_FILE` of `linux/kcmp.h`.
+        const FILE: libc::c_int = 0;
+        let (first, second) = (libc::c_ulong::from(a.1), libc::c_ulong::from(b.1));
+        // SAFETY: all arguments are numbers.
+        let order = unsafe { libc::syscall(libc::SYS_kcmp, a.0.0, b.0.0, FILE, first, second) };
+        match order {
+            0 => Some(Ordering::Equal),
+            1 => Some(Ordering::Less),
+            2 => Some(Ordering::Greater),
+            _ => None,
+        }
     }
 
     fn watches(&self, pid: HostPid, fd: u32) -> io::Result<BTreeMap<u32, WatchedObject>> {

@@ -6,7 +6,7 @@ use crate::finding::{Finding, Object, Rule};
 use crate::ids::{CgroupPath, ContainerPath};
 use crate::policy::{CgroupFiles, Policy};
 use crate::source::{OpenFile, Source};
-use crate::target::{FileFact, Target};
+use crate::target::{FileFact, ObjectId, Target};
 
 /// What an inert descriptor is opened on: reads give end of file.
 pub(super) const INERT: &str = "/dev/null";
@@ -18,6 +18,22 @@ const UNCHECKED: FileEdit = FileEdit {
     detach: false,
     pos: None,
 };
+
+/// More files than this are not handed to CRIU: each takes a descriptor and some twenty bytes of a request that has to
+/// fit into a socket's buffer (`net.core.wmem_default`, 212,992 bytes).
+const MAX_HANDED: usize = 4096;
+
+/// Whether the files that are handed to CRIU are too many.
+pub(super) fn check_handed(files: &[FilePlan], findings: &mut Vec<Finding>) {
+    let count = files.iter().filter(|file| file.handed.is_some()).count();
+    if count > MAX_HANDED {
+        let text = format!(
+            "{count} open files would have to be handed in from the node, and no more than {MAX_HANDED} can be; \
+             give the new pod the mounts that show them"
+        );
+        findings.push(Finding::blocker(Rule::Foreign, Object::Checkpoint, text));
+    }
+}
 
 pub(super) fn lookup(resolved: &Resolved) -> Option<Lookup> {
     match resolved {
@@ -109,6 +125,18 @@ fn cgroup_file(
         lookup,
         fact,
     } = found;
+    if let (None, Some(lookup), Some(Some(found))) = (&path, &lookup, fact)
+        && file.read_only()
+    {
+        let text = format!(
+            "it belongs to {new}, which the new container's mount does not show; it is handed in from the node"
+        );
+        findings.push(Finding::note(rule, object(), text));
+        return Some(FilePlan {
+            old_object: Some(old.to_string()),
+            ..handed(file, lookup, rule, UNCHECKED, Some(found.id))
+        });
+    }
     let missing = match (&path, fact) {
         (None, _) => Some(format!(
             "it belongs to {new}, which the new container's mount does not show"
@@ -282,11 +310,30 @@ fn follow(
     lookup: &Lookup,
     rule: Rule,
     edit: FileEdit,
-    expect: Option<crate::target::ObjectId>,
+    expect: Option<ObjectId>,
 ) -> FilePlan {
     FilePlan {
         new_object: Some(lookup.path().to_string()),
         edit,
+        expect,
+        ..unchanged(file, rule)
+    }
+}
+
+/// A file that is opened on the node and handed to CRIU. Which checks of CRIU's stay is for the caller to say.
+fn handed(
+    file: &OpenFile,
+    lookup: &Lookup,
+    rule: Rule,
+    edit: FileEdit,
+    expect: Option<ObjectId>,
+) -> FilePlan {
+    let on_node = lookup.path();
+    FilePlan {
+        new: ContainerPath::new(on_node.as_path()),
+        new_object: Some(on_node.to_string()),
+        edit,
+        handed: Some(lookup.clone()),
         expect,
         ..unchanged(file, rule)
     }
@@ -319,6 +366,7 @@ fn unchanged(file: &OpenFile, rule: Rule) -> FilePlan {
         pos: file.pos,
         regular: is_regular(file.mode),
         edit: FileEdit::default(),
+        handed: None,
         expect: None,
         holders: Vec::new(),
     }

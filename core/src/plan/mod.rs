@@ -55,6 +55,12 @@ pub struct FilePlan {
     pub rule: Rule,
     /// What is edited in the image.
     pub edit: FileEdit,
+    /// Where on the node it is opened for CRIU, when CRIU is not to open it by its path in the container.
+    ///
+    /// Only a path goes into the restore that way (`O_PATH`): CRIU opens it anew with the recorded flags, once for each open
+    /// file description, so that flags, offset and sharing are what they were (`criu/files-reg.c`, `open_path`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handed: Option<Lookup>,
     /// `open(2)` flags, which stay.
     pub flags: i32,
     /// Offset in the checkpoint, in bytes.
@@ -69,6 +75,19 @@ pub struct FilePlan {
 }
 
 impl FilePlan {
+    /// The key under which it is handed to CRIU. One for each open file description: CRIU closes a descriptor once it has
+    /// stored it (`criu/files.c`, `inherit_fd_move_to_fdstore`).
+    pub fn key(&self) -> Option<String> {
+        self.handed
+            .as_ref()
+            .map(|_| format!("restow[{:x}]", self.id.0))
+    }
+
+    /// Whether it is open for writing.
+    pub fn writable(&self) -> bool {
+        self.flags & libc::O_ACCMODE != libc::O_RDONLY && self.flags & libc::O_PATH == 0
+    }
+
     /// Whether its descriptors are made inert.
     pub fn inert(&self) -> bool {
         self.edit.detach && self.new.as_path() == Path::new(files::INERT)
@@ -192,6 +211,13 @@ impl Plan {
             .any(|finding| finding.severity == Severity::Blocker)
     }
 
+    /// The files that are handed to CRIU, each with its key and place.
+    pub fn handed(&self) -> impl Iterator<Item = (String, &Lookup, &FilePlan)> {
+        self.files
+            .iter()
+            .filter_map(|file| Some((file.key()?, file.handed.as_ref()?, file)))
+    }
+
     /// The blockers.
     pub fn blockers(&self) -> impl Iterator<Item = &Finding> {
         self.findings
@@ -240,6 +266,7 @@ pub fn plan(source: &Source, target: &Target, policy: &Policy) -> Plan {
     }
     let files = files::plan(source, target, policy, &resolver, &mut findings);
     let watches = watches::plan(source, target, policy, &resolver, &mut findings);
+    files::check_handed(&files, &mut findings);
     let (mounts, dropped_mounts) = mounts::plan(source, target, &resolver, &mut findings);
     let added_mounts = mounts::added(source, target, &mut findings);
     let hostname = hostname(source, target, policy, &mut findings);

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
+use serde::{Deserialize, Serialize, Serializer};
+
 use super::cgroup_map::CgroupMap;
 use super::tree::Tree;
 use crate::finding::Rule;
@@ -12,12 +14,18 @@ use crate::target::Target;
 
 /// A path to look up on the node: `rest` below `root`, links resolved inside `root` only (what is below may belong to a
 /// pod).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Lookup {
     /// A path that the runtime or the node itself named.
     pub root: HostPath,
     /// The rest, from the checkpoint.
+    #[serde(serialize_with = "lossy")]
     pub rest: PathBuf,
+}
+
+/// JSON has no other text than UTF-8.
+fn lossy<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&path.to_string_lossy())
 }
 
 impl Lookup {

@@ -27,7 +27,9 @@ type Edited = BTreeMap<OsString, Vec<u8>>;
 
 fn files(images: &ImageDir, plan: &Plan, edited: &mut Edited) -> Result<(), Error> {
     const NAME: &str = "files.img";
-    let changed = |file: &&FilePlan| file.new != file.old || file.edit != FileEdit::default();
+    let changed = |file: &&FilePlan| {
+        file.new != file.old || file.edit != FileEdit::default() || file.handed.is_some()
+    };
     let plans = plan
         .files
         .iter()
@@ -86,6 +88,13 @@ fn edit_file(reg: &mut RegFileEntry, file: &FilePlan) {
         reg.mnt_id = None;
         reg.ext = None;
         reg.build_id.clear();
+    }
+    if let Some(key) = file.key() {
+        reg.name = key.as_str().into();
+        reg.ext = Some(true);
+        reg.mnt_id = None;
+        // CRIU opens `/proc/self/fd/<number>`, which is a link.
+        reg.flags &= !libc::O_NOFOLLOW.cast_unsigned();
     }
 }
 
@@ -152,4 +161,63 @@ fn hostname(images: &ImageDir, plan: &Plan, edited: &mut Edited) -> Result<(), E
         .map_err(images::Error::from)?;
     edited.insert(name.into(), bytes);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::finding::Rule;
+    use crate::ids::{ContainerPath, HostPath};
+    use crate::plan::Lookup;
+
+    #[test]
+    fn a_file_that_is_handed_in_has_its_key_for_a_name_and_no_mount() {
+        let mut reg = RegFileEntry {
+            id: 0x1f,
+            name: "/x/cpu.stat".into(),
+            mnt_id: Some(Default::default()),
+            size: Some(5),
+            mode: Some(0o100_444),
+            build_id: vec![1],
+            flags: (libc::O_WRONLY | libc::O_APPEND | libc::O_NOFOLLOW).cast_unsigned(),
+            ..RegFileEntry::default()
+        };
+        let lookup = Lookup {
+            root: HostPath::new("/sys/fs/cgroup"),
+            rest: "cpu.stat".into(),
+        };
+        let plan = FilePlan {
+            id: FileId(0x1f),
+            old: ContainerPath::new("/x/cpu.stat"),
+            new: ContainerPath::new("/sys/fs/cgroup/cpu.stat"),
+            old_object: None,
+            new_object: None,
+            rule: Rule::Foreign,
+            edit: FileEdit {
+                drop_size: true,
+                ..FileEdit::default()
+            },
+            handed: Some(lookup),
+            flags: 0,
+            pos: 0,
+            regular: true,
+            expect: None,
+            holders: Vec::new(),
+        };
+        edit_file(&mut reg, &plan);
+        assert_eq!(
+            (reg.name.to_string(), reg.ext),
+            ("restow[1f]".into(), Some(true))
+        );
+        assert_eq!(
+            (reg.mnt_id, reg.size, reg.mode),
+            (None, None, Some(0o100_444))
+        );
+        assert_eq!(reg.build_id, [1], "no check goes that the plan keeps");
+        assert_eq!(
+            reg.flags.cast_signed(),
+            libc::O_WRONLY | libc::O_APPEND,
+            "a link in /proc is followed"
+        );
+    }
 }

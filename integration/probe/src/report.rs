@@ -7,8 +7,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
-use crate::Held;
 use crate::sockets::HeldSocket;
+use crate::{Held, sys};
 
 /// Writes `<dir>/<number>.json`, all at once.
 pub(crate) fn write(
@@ -84,9 +84,10 @@ fn file(held: &Held) -> String {
     };
     let inode = held.file.metadata().map_or(0, |data| data.ino());
     format!(
-        "{{\"fd\":{fd},\"opened\":{},\"link\":{},\"inode\":{inode},\"offset\":{},\"flags\":{},\"content\":{content},\"errno\":{errno}}}",
+        "{{\"fd\":{fd},\"opened\":{},\"link\":{},\"inode\":{inode},\"shared\":{},\"offset\":{},\"flags\":{},\"content\":{content},\"errno\":{errno}}}",
         string(&held.wanted),
         string(&link),
+        sys::shares_with_parent(fd),
         field("pos:").parse::<u64>().unwrap_or(0),
         u32::from_str_radix(field("flags:"), 8).unwrap_or(0),
     )

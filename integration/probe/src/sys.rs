@@ -115,6 +115,24 @@ pub(crate) fn watch(path: &str) -> Result<File, String> {
     Ok(file)
 }
 
+/// Whether the parent's descriptor of the same number stands for the same open file description.
+pub(crate) fn shares_with_parent(fd: libc::c_int) -> bool {
+    /// `KCMP_FILE` of `linux/kcmp.h`.
+    const FILE: libc::c_int = 0;
+    // SAFETY: all arguments are numbers.
+    unsafe {
+        let (parent, own) = (libc::getppid(), libc::getpid());
+        libc::syscall(
+            libc::SYS_kcmp,
+            parent,
+            own,
+            FILE,
+            libc::c_long::from(fd),
+            libc::c_long::from(fd),
+        ) == 0
+    }
+}
+
 /// Buries what has ended.
 pub(crate) fn reap() {
     // SAFETY: a null status is allowed.

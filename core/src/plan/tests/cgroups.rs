@@ -187,3 +187,70 @@ fn a_cgroup_path_that_climbs_places_nobody() {
     let plan = planned(&source, 0, &[], &Policy::default());
     assert!(plan.cgroup.placements.is_empty());
 }
+
+/// The new pod mounts another part of the cgroups at the same place.
+fn hidden(flags: i32) -> Plan {
+    let mut source = with_file(
+        source(false),
+        3,
+        &format!("/data{OLD}/cpu.stat"),
+        DATA_MOUNT,
+        |file| file.flags = flags,
+    );
+    source.mounts[2].fs = FsType::Cgroup2;
+    let mut target = target();
+    target.mounts[1].source = HostPath::new("/sys/fs/cgroup/other");
+    plan(
+        &source,
+        &looked_up(&source, target, 0, &[]),
+        &Policy::default(),
+    )
+}
+
+#[test]
+fn a_cgroup_file_that_no_mount_of_the_new_container_shows_is_handed_in_for_reading_only() {
+    let read = hidden(libc::O_RDONLY);
+    assert_eq!(blockers(&read), [""; 0]);
+    let (key, lookup, file) = read.handed().next().unwrap();
+    assert_eq!(key, "restow[3]");
+    assert_eq!(
+        lookup.path().to_string(),
+        format!("/sys/fs/cgroup{NEW}/cpu.stat")
+    );
+    assert!(file.expect.is_some() && !file.inert());
+
+    let write = hidden(libc::O_RDWR);
+    assert_eq!(write.handed().count(), 0);
+    let text = blockers(&write).join("\n");
+    assert!(text.contains("does not show"), "{text}");
+}
+
+#[test]
+fn more_files_than_a_request_holds_are_not_handed_in() {
+    let source = with_file(
+        source(false),
+        3,
+        &format!("/data{OLD}/cpu.stat"),
+        DATA_MOUNT,
+        |_| {},
+    );
+    let mut source = source;
+    source.mounts[2].fs = FsType::Cgroup2;
+    let file = source.files[&FileId(3)].clone();
+    for id in 10..10 + 4096 {
+        let id = FileId(id);
+        source.files.insert(id, OpenFile { id, ..file.clone() });
+    }
+    let mut target = target();
+    target.mounts[1].source = HostPath::new("/sys/fs/cgroup/other");
+    let plan = plan(
+        &source,
+        &looked_up(&source, target, 0, &[]),
+        &Policy::default(),
+    );
+    let text = blockers(&plan).join("\n");
+    assert!(
+        text.contains("4097 open files would have to be handed in"),
+        "{text}"
+    );
+}
