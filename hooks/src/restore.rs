@@ -1,7 +1,6 @@
 //! RESTORE: plan, stage and rewrite the request before the real criu starts; place, verify and clean up from the relay.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 use std::time::Instant;
@@ -10,6 +9,7 @@ use restow::chain;
 use restow::finding;
 use restow::host::attach::attach;
 use restow::host::journal::{Journal, PLAN};
+use restow::host::target::{Given, Node};
 use restow::host::{self, Exposure, Handed, PidFd, RestoredTree, cgroup};
 use restow::ids::{CgroupPath, HostPath, HostPid};
 use restow::plan::Plan;
@@ -285,49 +285,20 @@ fn make_plan(
 /// Where the container goes, as the request, the bundle and `/proc` say.
 fn target(operation: &Operation) -> Result<Target, String> {
     let own = HostPid(nix::unistd::getpid().as_raw());
-    let words = |what: &str| {
-        let what = what.to_owned();
-        move |error: io::Error| format!("Cannot read the {what}: {error}")
-    };
-    let mut cgroups = host::cgroups(own).map_err(words("cgroups of this process"))?;
-    let mounts = host::mountinfo(own).map_err(words("mounts of the node"))?;
-    let cgroup_mounts = host::cgroup_mounts(&mounts, &cgroups);
+    let cgroups = host::cgroups(own)
+        .map_err(|error| format!("Cannot read the cgroups of this process: {error}"))?;
+    let node = Node::read(&cgroups).map_err(|error| chain(&error))?;
     let bad = |error| format!("The request cannot be understood: {error}");
-    let mut target = Target {
-        cgroup_mounts,
-        ..Target::default()
+    let mut given = Given {
+        cgroups,
+        mounts: operation.request.external_mounts().map_err(bad)?,
+        inherited: operation.request.inherited().map_err(bad)?,
+        uts: operation.request.joined_namespace("uts").map_err(bad)?,
     };
     // runc has moved this process to the container's cgroup already; crun only names it.
-    if host::cgroups(operation.peer.pid).is_ok_and(|peer| peer == cgroups) {
-        for (hierarchy, root) in operation.request.cgroup_roots().map_err(bad)? {
-            for (known, path) in &mut cgroups {
-                let meant = hierarchy
-                    .as_ref()
-                    .is_none_or(|hierarchy| hierarchy == known);
-                let exists = target
-                    .cgroup_path_on_host(known, &root)
-                    .is_some_and(|dir| dir.as_path().is_dir());
-                if meant && exists {
-                    *path = root.clone();
-                }
-            }
-        }
+    if host::cgroups(operation.peer.pid).is_ok_and(|peer| peer == given.cgroups) {
+        let named = operation.request.cgroup_roots().map_err(bad)?;
+        given.name_cgroups(&named, &node);
     }
-    target.cgroups = cgroups;
-    target.mounts = operation.request.external_mounts().map_err(bad)?;
-    target.inherited = operation.request.inherited().map_err(bad)?;
-    target.read_only_root = operation.bundle.read_only_root;
-    target.spec_mounts.clone_from(&operation.bundle.mounts);
-    target.hostname = match operation.request.joined_namespace("uts").map_err(bad)? {
-        Some(path) => {
-            let what = format!("host name of the new pod ({})", path.display());
-            Some(
-                std::fs::File::open(&path)
-                    .and_then(|file| host::hostname_in(&file))
-                    .map_err(words(&what))?,
-            )
-        }
-        None => operation.bundle.hostname.clone(),
-    };
-    Ok(target)
+    host::target::target(given, &operation.bundle, node).map_err(|error| chain(&error))
 }

@@ -13,6 +13,7 @@ pub mod real_criu;
 pub mod record;
 mod restored;
 pub mod snapshot;
+pub mod target;
 mod unreachable;
 
 use std::collections::{BTreeMap, BTreeSet};
