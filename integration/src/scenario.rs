@@ -76,6 +76,7 @@ pub const OLD_CGROUP: &[&str] = &[
     "the cgroup of pod A has come back",
     "tasks are in the container's cgroup of pod B",
     "tasks are in the container's own cgroup of pod B",
+    "tasks are in the sub-cgroup of pod B",
     "service/worker/cgroup.procs: No such file",
     "not pod B's",
     "Can't open file sys/fs/cgroup",

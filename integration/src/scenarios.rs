@@ -25,7 +25,7 @@ pub const AREAS: &[Area] = &[
             "Tasks and files in a sub-cgroup that the container made",
             "A watch on cgroup.events",
             "A program of Go 1.25 or later, which holds its CPU limit's file open",
-            "manage-cgroups=ignore",
+            "manage-cgroups: ignore and soft",
             "A file absent on the new side: remap blocks and names it, ignore makes it inert",
             "Cgroup v1 controllers: memory, cpu, pids",
             "Pod A still runs while pod B is restored",
