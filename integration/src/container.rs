@@ -59,6 +59,8 @@ pub struct Container<'e> {
     shim: Option<Child>,
     /// How many processes the probe in it has.
     processes: usize,
+    /// How long the runtime took to start or restore it.
+    took: Option<Duration>,
 }
 
 impl<'e> Container<'e> {
@@ -78,6 +80,7 @@ impl<'e> Container<'e> {
             log: log.to_owned(),
             shim: None,
             processes,
+            took: None,
         };
         let rootfs = container.rootfs();
         for dir in ["dev", "etc", "proc", "sys", "tmp", "reports", "data"] {
@@ -179,6 +182,32 @@ impl<'e> Container<'e> {
     pub fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<()> {
         self.dump(checkpoint, &[])?;
         self.wait().map(drop)
+    }
+
+    /// How long the runtime took when it started or restored the container, measured by the process that called it.
+    #[must_use]
+    pub fn took(&self) -> Option<Duration> {
+        self.took
+    }
+
+    /// Checkpoints it, which ends it, and tells how long the runtime took, measured by the process that called it.
+    pub fn checkpoint_timed(&mut self, checkpoint: &Checkpoint) -> Result<Duration> {
+        let file = format!("{}/took", checkpoint.work);
+        let mut command = self.engine.timed_command(&file);
+        command.args([
+            "checkpoint",
+            "--image-path",
+            &checkpoint.images,
+            "--work-path",
+            &checkpoint.work,
+            &self.id,
+        ]);
+        let output = command.output().context("Start the runtime")?;
+        let program = self.engine.runtime().program();
+        checked(&output, || format!("{program} checkpoint"))
+            .with_context(|| self.criu_errors(checkpoint, "dump.log"))?;
+        self.wait()?;
+        micros(&self.engine.node().path(&file))
     }
 
     /// Checkpoints it and lets it go on.
@@ -353,6 +382,7 @@ impl<'e> Container<'e> {
             }
             thread::sleep(Duration::from_millis(2));
         }
+        self.took = Some(micros(&started)?);
         Ok(())
     }
 
@@ -394,6 +424,15 @@ fn runtime_errors(log: &Path) -> String {
     } else {
         errors.join("; ")
     }
+}
+
+/// What a file says in microseconds.
+fn micros(file: &Path) -> Result<Duration> {
+    let text = fs::read_to_string(file).with_context(|| format!("Read {}", file.display()))?;
+    let number = text.trim().parse();
+    Ok(Duration::from_micros(number.with_context(|| {
+        format!("{} holds no number: {text:?}", file.display())
+    })?))
 }
 
 fn tail(text: &str) -> &str {

@@ -95,11 +95,20 @@ impl Engine {
         self.with_criu(self.node.command(self.runtime.program()))
     }
 
-    /// The same below a shim, which ends with the container and its exit code, and makes `<pid_file>.started` once it runs.
+    /// The same below a shim, which ends with the container and its exit code, and makes
+    /// `<pid_file>.started` once it runs, with the number of microseconds that the runtime took in it.
     #[must_use]
     pub fn shim_command(&self, pid_file: &str) -> Command {
         let mut command = self.node.command(PROBE);
         command.args(["shim", pid_file, self.runtime.program()]);
+        self.with_criu(command)
+    }
+
+    /// The same, writing how many microseconds the runtime took to `file`.
+    #[must_use]
+    pub fn timed_command(&self, file: &str) -> Command {
+        let mut command = self.node.command(PROBE);
+        command.args(["time", file, self.runtime.program()]);
         self.with_criu(command)
     }
 

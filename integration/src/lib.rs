@@ -5,6 +5,7 @@
 //! without Restow; on it there are [`pod::Pod`]s laid out as the kubelet does, and [`container::Container`]s in them that run a probe
 //! which reports what it sees.
 
+pub mod bench;
 pub mod container;
 pub mod engine;
 pub mod journey;

@@ -159,6 +159,8 @@ pub struct ContainerOptions {
     pub resources: Value,
     /// More annotations.
     pub annotations: Vec<(String, String)>,
+    /// Whether it asks for Restow where there is Restow.
+    pub opt_in: bool,
 }
 
 impl ContainerOptions {
@@ -177,7 +179,15 @@ impl ContainerOptions {
             hardened: false,
             resources: json!({}),
             annotations: Vec::new(),
+            opt_in: true,
         }
+    }
+
+    /// The same, without a word about Restow in its spec.
+    #[must_use]
+    pub fn without_opt_in(mut self) -> Self {
+        self.opt_in = false;
+        self
     }
 
     /// The same, with the node's cgroup namespace.
@@ -491,7 +501,7 @@ impl<'e> Pod<'e> {
             "io.kubernetes.cri.sandbox-namespace": "default",
             "io.kubernetes.cri.sandbox-uid": self.uid,
         });
-        if self.engine.mode() == Mode::Restow {
+        if self.engine.mode() == Mode::Restow && options.opt_in {
             annotations["restow.dev/enabled"] = json!("true");
         }
         for (name, value) in &options.annotations {

@@ -7,7 +7,7 @@
 //! `probe pause` is the sandbox of a pod: it waits until it is told to go.
 //!
 //! `probe shim` is what containerd's shim is to a container: the process that it is a child of once the runtime has gone, that sees it
-//! end and knows its exit code.
+//! end and knows its exit code. It and `probe time` note how long the runtime took, in microseconds.
 
 mod report;
 mod sockets;
@@ -16,13 +16,13 @@ mod sys;
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
-use std::time::Duration;
+use std::process::{Command, ExitCode, ExitStatus};
+use std::time::{Duration, Instant};
 
 use sockets::WantedSocket;
 use sys::Event;
 
-const USAGE: &str = "usage: probe pause | probe cat FILE | probe shim PIDFILE RUNTIME [ARG]... | probe run [--children N] [--open WHO:MODE:OFFSET:PATH]... \
+const USAGE: &str = "usage: probe pause | probe cat FILE | probe shim PIDFILE RUNTIME [ARG]... | probe time FILE PROGRAM [ARG]... | probe run [--children N] [--open WHO:MODE:OFFSET:PATH]... \
 [--socket PROCESS:KIND:ADDRESS]... [--memory MIB] [--cwd DIR] [--reports DIR] [--exit CODE]
      | probe serve ADDRESS | probe ask tcp|udp|unix|unix-dgram|unix-seqpacket ADDRESS
 
@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         Some("shim") => shim(&args[1..]),
         Some("serve") => network(&args[1..], 1),
         Some("ask") => network(&args[1..], 2),
+        Some("time") => time(&args[1..]),
         Some("run") => Setup::parse(&args[1..]).and_then(|setup| run(&setup)),
         _ => Err(USAGE.to_owned()),
     };
@@ -64,17 +65,9 @@ fn shim(args: &[String]) -> Result<ExitCode, String> {
         return Err(USAGE.to_owned());
     };
     sys::adopt_orphans()?;
-    let status = Command::new(runtime)
-        .args(args)
-        .status()
-        .map_err(|error| format!("{runtime}: {error}"))?;
+    let (status, took) = timed(runtime, args)?;
     if !status.success() {
-        return Ok(ExitCode::from(
-            status
-                .code()
-                .and_then(|code| u8::try_from(code).ok())
-                .unwrap_or(125),
-        ));
+        return Ok(exit_code(status));
     }
     let text = std::fs::read_to_string(pid_file).map_err(|error| format!("{pid_file}: {error}"))?;
     let container = text
@@ -82,8 +75,37 @@ fn shim(args: &[String]) -> Result<ExitCode, String> {
         .parse()
         .map_err(|_| format!("{pid_file} holds no process number: {text}"))?;
     let started = format!("{pid_file}.started");
-    std::fs::write(&started, "").map_err(|error| format!("{started}: {error}"))?;
+    // Whole or not at all: whoever waits for it reads it at once.
+    let temporary = format!("{started}.tmp");
+    std::fs::write(&temporary, took.as_micros().to_string())
+        .and_then(|()| std::fs::rename(&temporary, &started))
+        .map_err(|error| format!("{started}: {error}"))?;
     Ok(ExitCode::from(sys::wait_among_others(container)?))
+}
+
+fn time(args: &[String]) -> Result<ExitCode, String> {
+    let [file, program, args @ ..] = args else {
+        return Err(USAGE.to_owned());
+    };
+    let (status, took) = timed(program, args)?;
+    std::fs::write(file, took.as_micros().to_string())
+        .map_err(|error| format!("{file}: {error}"))?;
+    Ok(exit_code(status))
+}
+
+/// Runs a program and tells how it ended and how long it took.
+fn timed(program: &str, args: &[String]) -> Result<(ExitStatus, Duration), String> {
+    let start = Instant::now();
+    let status = Command::new(program)
+        .args(args)
+        .status()
+        .map_err(|error| format!("{program}: {error}"))?;
+    Ok((status, start.elapsed()))
+}
+
+fn exit_code(status: ExitStatus) -> ExitCode {
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    ExitCode::from(code.unwrap_or(125))
 }
 
 fn cat(paths: &[String]) -> Result<ExitCode, String> {
