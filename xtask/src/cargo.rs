@@ -59,6 +59,43 @@ pub(crate) fn build_release(package: &str, bin: &str) -> Result<PathBuf> {
     Ok(target.join("release").join(bin))
 }
 
+/// Builds a program as it is installed and returns where it is.
+///
+/// It is started twice for each checkpoint and restore on a node, also of containers that do not ask for it, and before every other
+/// criu. Finding and relocating libraries would be the larger part of its time.
+pub(crate) fn build_dist(package: &str, bin: &str) -> Result<PathBuf> {
+    let host = host()?;
+    let mut command = cargo();
+    command
+        .env(
+            "RUSTFLAGS",
+            "-C target-feature=+crt-static -C relocation-model=static",
+        )
+        .env_remove("CARGO_ENCODED_RUSTFLAGS");
+    // With a target named, the flags do not reach build scripts and macros.
+    command.args(["build", "--quiet", "--profile", "dist", "--target", &host]);
+    check(command.args(["--package", package, "--bin", bin]), "build")?;
+    // Beside the directory that xtask itself was built into.
+    let own = std::env::current_exe().context("Find the running program")?;
+    let target = own
+        .parent()
+        .and_then(Path::parent)
+        .context("xtask is in no target directory")?;
+    Ok(target.join(host).join("dist").join(bin))
+}
+
+/// The target that this machine is, as rustc names it.
+fn host() -> Result<String> {
+    let output = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
+        .arg("-vV")
+        .output()
+        .context("Start rustc")?;
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .find_map(|line| line.strip_prefix("host: ").map(str::to_owned))
+        .context("rustc does not say what this machine is")
+}
+
 /// Runs a command that has to succeed; `what` names it when it does not.
 pub(crate) fn check(command: &mut Command, what: &str) -> Result<()> {
     let status = status(command, what)?;

@@ -1,5 +1,6 @@
 //! Restow's development commands: `cargo xtask <command>`.
 
+mod bench;
 mod cargo;
 mod test;
 
@@ -30,7 +31,9 @@ enum Task {
     Test(test::TestArgs),
     /// Measure Restow beside what it is compared with
     #[command(subcommand)]
-    Bench(Bench),
+    Bench(bench::Bench),
+    /// Build the criu interposer as it is installed, optimised and linked statically, and print where it is
+    Dist,
     /// Make the image sets in testdata/objects anew, on nodes of both Debian suites
     #[command(disable_help_flag = true)]
     Testdata {
@@ -42,18 +45,6 @@ enum Task {
     #[command(disable_help_flag = true)]
     Node {
         /// `cargo xtask node help` tells
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        args: Vec<OsString>,
-    },
-}
-
-/// What to measure.
-#[derive(Subcommand)]
-enum Bench {
-    /// `restow image decode` beside `crit decode`
-    #[command(disable_help_flag = true)]
-    Image {
-        /// `cargo xtask bench image --help` tells
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
@@ -77,10 +68,10 @@ fn run(task: Task) -> Result<()> {
             become_program("restow-demo", &["--suite".into(), suite.into()])
         }
         Task::Test(args) => test::run(&args),
-        Task::Bench(Bench::Image { args }) => {
-            let restow = cargo::build_release("restow-cli", "restow")?;
-            let restow = ["--restow".into(), restow.into_os_string()];
-            become_program("restow-bench-image", &[&restow[..], &args].concat())
+        Task::Bench(bench) => bench::run(bench),
+        Task::Dist => {
+            println!("{}", cargo::build_dist("restow-hooks", "criu")?.display());
+            Ok(())
         }
         Task::Testdata { args } => become_program("restow-testdata", &args),
         Task::Node { args } => {

@@ -1,0 +1,58 @@
+//! `cargo xtask bench`: what is built for each benchmark, and how it is started.
+
+use std::ffi::OsString;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+use clap::Subcommand;
+
+use crate::{cargo, test};
+
+/// What to measure.
+#[derive(Subcommand)]
+pub(crate) enum Bench {
+    /// `restow image decode` beside `crit decode`
+    #[command(disable_help_flag = true)]
+    Image {
+        /// `cargo xtask bench image --help` tells
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Checkpoint and restore through Restow beside the bare runtime
+    #[command(disable_help_flag = true)]
+    Move {
+        /// `cargo xtask bench move --help` tells
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+}
+
+pub(crate) fn run(bench: Bench) -> Result<()> {
+    let held = match bench {
+        Bench::Image { args } => {
+            let restow = cargo::build_release("restow-cli", "restow")?;
+            let restow = ["--restow".into(), restow.into_os_string()];
+            start("restow-bench-image", &[&restow[..], &args].concat())?
+        }
+        Bench::Move { args } => start("restow-bench-move", &args)?,
+    };
+    if !held {
+        bail!("A limit is exceeded, or a benchmark failed");
+    }
+    Ok(())
+}
+
+/// Builds a program of the integration crate and runs it with the interposer as it is installed; whether it succeeded.
+fn start(bin: &str, args: &[OsString]) -> Result<bool> {
+    let program = cargo::build("restow-integration", bin)?;
+    let mut command = Command::new(program);
+    command.args(args);
+    if !args.iter().any(|arg| arg == "--help" || arg == "-h") && bin != "restow-bench-image" {
+        test::require_capabilities("A benchmark on a node", "")?;
+        command.env(
+            "RESTOW_CRIU_PROGRAM",
+            cargo::build_dist("restow-hooks", "criu")?,
+        );
+    }
+    Ok(cargo::status(&mut command, bin)?.success())
+}
