@@ -55,6 +55,8 @@ pub enum Rule {
     Checkpoint,
     /// What was found after the restore, before the container ran.
     Verify,
+    /// What CRIU says in its log.
+    Criu,
 }
 
 impl fmt::Display for Rule {
@@ -76,6 +78,7 @@ impl fmt::Display for Rule {
             Self::Hostname => "hostname",
             Self::Checkpoint => "checkpoint",
             Self::Verify => "verify",
+            Self::Criu => "criu",
         })
     }
 }
@@ -138,6 +141,11 @@ pub enum Object {
     Hostname,
     /// The checkpoint as a whole.
     Checkpoint,
+    /// What CRIU's log names.
+    Reported {
+        /// As people read it: `fd 3 of process 12: file /var/lib/app`.
+        name: String,
+    },
 }
 
 /// More holders than this are counted, not listed.
@@ -186,6 +194,7 @@ impl fmt::Display for Object {
             Self::Process { pid } => write!(f, "process {pid}"),
             Self::Hostname => f.write_str("host name"),
             Self::Checkpoint => f.write_str("checkpoint"),
+            Self::Reported { name } => f.write_str(name),
         }
     }
 }

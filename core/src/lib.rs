@@ -12,10 +12,12 @@
 //! * [`plan`]: what is done about each object, as plain data; no system calls.
 //! * [`stage`]: edited images beside links to the untouched ones; memory pages are never read or copied.
 //! * [`verify`]: the restored, still stopped tree compared with the plan.
+//! * [`explain`]: what a log of CRIU says went wrong.
 //! * [`host`]: the only place that asks the kernel.
 //!
 //! The crate knows CRIU's images and Linux, not containerd, and does nothing asynchronous.
 
+pub mod explain;
 pub mod finding;
 pub mod host;
 pub mod ids;
