@@ -1,9 +1,11 @@
 //! The command `restow`: its arguments, its exit codes, and where its work is done.
 //!
+//! * [`explain`]: what a log of CRIU says went wrong.
 //! * [`input`]: images from a file, a directory or a checkpoint archive.
 //! * [`image`]: what `restow image` shows of them.
 //! * [`output`]: tables for people, JSON for programs.
 
+pub mod explain;
 pub mod image;
 pub mod input;
 pub mod output;
@@ -24,7 +26,7 @@ pub struct Cli {
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  `image diff` found differences
+  1  `image diff` found differences, or `explain` knows no cause
   2  the command line is wrong
   3  the input cannot be read: it is missing, damaged or no checkpoint
   4  the output cannot be written";
@@ -33,6 +35,8 @@ Exit codes:
 enum Command {
     /// Look into CRIU images and checkpoint archives
     Image(image::Args),
+    /// Say in words why a checkpoint or restore failed, from CRIU's log
+    Explain(explain::Args),
     /// Print completions for a shell
     ///
     /// For bash: restow completions bash > /usr/share/bash-completion/completions/restow
@@ -100,6 +104,7 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Image(args) => image::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Completions { shell } => {
             // Into memory first: the generator panics when the pipe is closed.
             let mut text = Vec::new();

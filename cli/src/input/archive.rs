@@ -53,32 +53,95 @@ const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 const ZSTD_WINDOW: u32 = 27;
 
 /// Whether a file that starts so is an archive.
-pub(super) fn is_archive(start: &[u8]) -> bool {
+#[must_use]
+pub fn is_archive(start: &[u8]) -> bool {
     start.starts_with(GZIP) || start.starts_with(ZSTD) || is_header(start)
 }
 
 /// Reads the record images of an archive: tar, plain or compressed with gzip or zstd.
 pub fn read(path: &Path, limits: &Limits) -> Result<Dirs> {
+    go_through(path, limits, Images)
+}
+
+/// Reads the files of an archive that have one of these names, in whatever directory, with their paths. One that is longer than
+/// `limits.images` is an error.
+pub fn read_named(path: &Path, limits: &Limits, names: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
+    go_through(path, limits, Files(names))
+}
+
+/// What is taken from an archive.
+trait Take {
+    type Taken;
+
+    fn take<R: Source>(self, tar: Tar<R>, limits: &Limits) -> Result<Self::Taken>;
+}
+
+struct Images;
+
+impl Take for Images {
+    type Taken = Dirs;
+
+    fn take<R: Source>(self, tar: Tar<R>, limits: &Limits) -> Result<Dirs> {
+        members(tar, limits)
+    }
+}
+
+struct Files<'n>(&'n [&'n str]);
+
+impl Take for Files<'_> {
+    type Taken = Vec<(String, Vec<u8>)>;
+
+    fn take<R: Source>(self, mut tar: Tar<R>, limits: &Limits) -> Result<Self::Taken> {
+        let mut taken = Vec::new();
+        let (mut held, mut count) = (0u64, 0u64);
+        while let Some(member) = tar.next_member().context("The archive is damaged")? {
+            count += 1;
+            if count > limits.members {
+                bail!("The archive has more than {} members", limits.members);
+            }
+            let path = String::from_utf8_lossy(&member.path).into_owned();
+            let name = path.rsplit('/').next().unwrap_or(&path);
+            if !member.is_file || !self.0.contains(&name) {
+                continue;
+            }
+            held = held
+                .saturating_add(member.size)
+                .saturating_add(path.len() as u64 + 64);
+            if held > limits.images {
+                bail!(
+                    "{path} in the archive takes more than {} MiB",
+                    limits.images >> 20
+                );
+            }
+            let bytes = tar
+                .read()
+                .with_context(|| format!("{path} cannot be read"))?;
+            taken.push((path, bytes));
+        }
+        Ok(taken)
+    }
+}
+
+fn go_through<T: Take>(path: &Path, limits: &Limits, what: T) -> Result<T::Taken> {
     let mut file = File::open(path).context("It cannot be opened")?;
     let mut start = [0; 4];
     let got = file.read(&mut start).context("It cannot be read")?;
     file.rewind().context("It cannot be read")?;
     if start[..got].starts_with(GZIP) || start[..got].starts_with(ZSTD) {
-        read_packed(file, limits)
+        go_through_packed(file, limits, what)
     } else {
         let left = file.metadata().context("It cannot be read")?.len();
-        members(
-            Tar::new(Plain {
-                input: BufReader::with_capacity(1 << 16, file),
-                left,
-            }),
-            limits,
-        )
+        let input = BufReader::with_capacity(1 << 16, file);
+        what.take(Tar::new(Plain { input, left }), limits)
     }
 }
 
 /// Reads the record images of a compressed archive.
 pub fn read_packed(packed: impl Read, limits: &Limits) -> Result<Dirs> {
+    go_through_packed(packed, limits, Images)
+}
+
+fn go_through_packed<T: Take>(packed: impl Read, limits: &Limits, what: T) -> Result<T::Taken> {
     let taken = Rc::new(Cell::new(0));
     let mut packed = BufReader::with_capacity(
         1 << 16,
@@ -99,15 +162,13 @@ pub fn read_packed(packed: impl Read, limits: &Limits) -> Result<Dirs> {
             .context("It cannot be unpacked")?;
         Box::new(decoder)
     };
-    members(
-        Tar::new(Unpacked {
-            input: unpacked,
-            given: 0,
-            taken,
-            expansion: limits.expansion,
-        }),
-        limits,
-    )
+    let unpacked = Unpacked {
+        input: unpacked,
+        given: 0,
+        taken,
+        expansion: limits.expansion,
+    };
+    what.take(Tar::new(unpacked), limits)
 }
 
 /// Reads the record images of an archive that is not compressed.

@@ -14,7 +14,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use criu_image::{Image, Kind, Named};
 
-pub use archive::{Dir, Dirs, Limits, read as read_archive, read_packed, read_tar};
+pub use archive::{
+    Dir, Dirs, Limits, is_archive, read as read_archive, read_named, read_packed, read_tar,
+};
 
 /// An image directory, wherever it is.
 #[derive(Debug)]

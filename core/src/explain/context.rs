@@ -16,13 +16,15 @@ struct Clue {
 }
 
 /// What belongs to one descriptor.
-const OF_A_FD: &[&str] = &["fd", "path", "family", "port", "state", "address"];
+const OF_A_FD: &[&str] = &[
+    "fd", "path", "area", "family", "port", "state", "address", "epoll",
+];
 
 const CLUES: &[Clue] = &[
     // Dump: criu/cr-dump.c, criu/files.c, criu/files-reg.c, criu/proc_parse.c
     Clue {
         pattern: "Dumping task (pid: {pid#} comm: {program})",
-        forgets: &["fd", "path", "area", "mapped", "lock"],
+        forgets: OF_A_FD,
     },
     Clue {
         pattern: "{pid#} fdinfo {fd#}: pos:",

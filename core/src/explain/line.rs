@@ -22,6 +22,8 @@ pub(super) struct Line<'a> {
     /// The source file, as CRIU names it; of a line that is loud.
     pub(super) file: Option<&'a str>,
     pub(super) message: &'a str,
+    /// Whether it has CRIU's form at all.
+    pub(super) is_criu: bool,
 }
 
 impl<'a> Line<'a> {
@@ -34,6 +36,7 @@ impl<'a> Line<'a> {
         let rest = after_time(text);
         let (pid, message) = speaker(rest);
         Self {
+            is_criu: rest.len() < text.len() || text.starts_with("pie: "),
             level: Level::Other,
             pid,
             file: None,
@@ -51,6 +54,7 @@ impl<'a> Line<'a> {
         }
         let (pid, _) = speaker(after_time(&text[..at]));
         Some(Self {
+            is_criu: true,
             level,
             pid,
             file: Some(file),

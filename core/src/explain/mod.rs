@@ -59,6 +59,8 @@ pub enum Outcome {
     Unfinished,
     /// There is nothing in it.
     Empty,
+    /// No line in it is one of CRIU's.
+    Foreign,
 }
 
 /// A line as it stands in the log.
@@ -206,6 +208,8 @@ struct Reader {
     more: u64,
     last: VecDeque<Quote>,
     lines: u64,
+    /// There was a line of CRIU's.
+    is_criu: bool,
 }
 
 #[derive(Debug)]
@@ -225,6 +229,7 @@ impl Reader {
             return;
         }
         let line = Line::parse(text);
+        self.is_criu |= line.is_criu;
         match line.level {
             Level::Other => self.quiet(&line),
             Level::Warning => self.loud(&line, text),
@@ -356,7 +361,8 @@ impl Reader {
             Some(true) => Outcome::Succeeded,
             Some(false) => Outcome::Failed,
             None if failed => Outcome::Failed,
-            None if self.lines == 0 => Outcome::Empty,
+            None if self.last.is_empty() => Outcome::Empty,
+            None if !self.is_criu => Outcome::Foreign,
             None => Outcome::Unfinished,
         };
         let mut causes: Vec<_> = self.found.into_iter().map(Found::explain).collect();

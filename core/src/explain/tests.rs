@@ -125,7 +125,9 @@ fn unknown_errors_are_quoted_as_they_stand() {
 #[test]
 fn logs_without_a_verdict() {
     assert_eq!(read("").outcome, Outcome::Empty);
+    assert_eq!(read("\n\n").outcome, Outcome::Empty);
     assert_eq!(read("").sentence(), None);
+    assert_eq!(read("root:x:0:0\n").outcome, Outcome::Foreign);
     let report = read("(00.1) Reading image tree\n(00.2) Add mnt ns 6 pid 1868\n");
     assert_eq!(report.outcome, Outcome::Unfinished);
     assert_eq!(report.operation, Some(Operation::Restore));
@@ -211,6 +213,7 @@ fn the_table_is_sound() {
             let text = sample(pattern);
             let line = Line {
                 level,
+                is_criu: true,
                 pid: None,
                 file: Some("criu/x.c"),
                 message: &text,

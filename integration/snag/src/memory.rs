@@ -60,7 +60,9 @@ fn secret_memory() -> Result<Held> {
         libc::syscall(libc::SYS_memfd_secret, 0)
     })?;
     // SAFETY: no pointers.
-    check("ftruncate", unsafe { libc::ftruncate(fd.as_raw_fd(), 4096) })?;
+    check("ftruncate", unsafe {
+        libc::ftruncate(fd.as_raw_fd(), 4096)
+    })?;
     map(&fd, 4096, 0, true)?;
     Ok(vec![fd])
 }

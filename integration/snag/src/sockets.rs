@@ -119,7 +119,9 @@ fn netlink_data() -> Result<Held> {
 }
 
 fn unix_listener(args: &[String]) -> Result<Held> {
-    Ok(vec![word("unix", UnixListener::bind(arg(args, 0)?))?.into()])
+    Ok(vec![
+        word("unix", UnixListener::bind(arg(args, 0)?))?.into(),
+    ])
 }
 
 fn unix_client(args: &[String]) -> Result<Held> {
