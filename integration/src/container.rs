@@ -61,6 +61,8 @@ pub struct Container<'e> {
     processes: usize,
     /// How long the runtime took to start or restore it.
     took: Option<Duration>,
+    /// Files of the node that its caller leaves open to it, from descriptor 3 on.
+    left_open: Vec<String>,
 }
 
 impl<'e> Container<'e> {
@@ -81,6 +83,7 @@ impl<'e> Container<'e> {
             shim: None,
             processes,
             took: None,
+            left_open: Vec::new(),
         };
         let rootfs = container.rootfs();
         for dir in ["dev", "etc", "proc", "sys", "tmp", "reports", "data"] {
@@ -93,6 +96,13 @@ impl<'e> Container<'e> {
         fs::write(&config, serde_json::to_vec_pretty(spec)?)
             .with_context(|| format!("Write {}", config.display()))?;
         Ok(container)
+    }
+
+    /// The same, with files of the node left open to it when it is started.
+    #[must_use]
+    pub(crate) fn leave_open(mut self, files: Vec<String>) -> Self {
+        self.left_open = files;
+        self
     }
 
     /// Its id.
@@ -155,7 +165,10 @@ impl<'e> Container<'e> {
 
     /// Starts it and waits until the probe holds its files.
     pub fn start(&mut self) -> Result<()> {
-        self.launch(&["run"])?;
+        let count = self.left_open.len().to_string();
+        let preserve = ["run", "--preserve-fds", &count];
+        let run = if self.left_open.is_empty() { 1 } else { 3 };
+        self.launch(&preserve[..run])?;
         let deadline = Instant::now() + PATIENCE;
         while self.processes > 0 && !self.log()?.contains("holding") {
             if self.has_ended()? || Instant::now() > deadline {
@@ -352,6 +365,9 @@ impl<'e> Container<'e> {
         // One of an earlier run would look like a start.
         let _ = fs::remove_file(&started);
         let mut command = self.engine.shim_command(&pid_file);
+        if arguments[0] == "run" {
+            command.env("RESTOW_PROBE_LEFT_OPEN", self.left_open.join("\n"));
+        }
         let runtime_log = format!("{bundle}/log.json");
         command
             .args(["--log", &runtime_log, "--log-format", "json"])

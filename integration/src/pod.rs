@@ -161,6 +161,8 @@ pub struct ContainerOptions {
     pub annotations: Vec<(String, String)>,
     /// Whether it asks for Restow where there is Restow.
     pub opt_in: bool,
+    /// Files of the node that whoever starts it leaves open to it, from descriptor 3 on.
+    pub left_open: Vec<String>,
 }
 
 impl ContainerOptions {
@@ -180,6 +182,7 @@ impl ContainerOptions {
             resources: json!({}),
             annotations: Vec::new(),
             opt_in: true,
+            left_open: Vec::new(),
         }
     }
 
@@ -225,6 +228,14 @@ impl ContainerOptions {
     #[must_use]
     pub fn annotation(mut self, name: &str, value: &str) -> Self {
         self.annotations.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The same, with one more file of the node left open to it; `fd` is a mode of the probe's for such a one. The
+    /// path is expanded as for [`Self::open`].
+    #[must_use]
+    pub fn left_open(mut self, path: impl Into<String>) -> Self {
+        self.left_open.push(path.into());
         self
     }
 
@@ -476,7 +487,11 @@ impl<'e> Pod<'e> {
         });
         let log = format!("{}/{}/0.log", self.log_dir(), options.name);
         self.write(&log, "")?;
-        Container::create(self.engine, &id, &cgroup, &log, &spec, options.children + 1)
+        let left_open = options.left_open.iter();
+        let left_open = left_open.map(|path| self.expand(path, &cgroup)).collect();
+        let container =
+            Container::create(self.engine, &id, &cgroup, &log, &spec, options.children + 1)?;
+        Ok(container.leave_open(left_open))
     }
 
     fn expand(&self, arg: &str, container: &str) -> String {

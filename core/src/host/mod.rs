@@ -7,6 +7,7 @@ pub mod detach;
 pub mod facts;
 mod handover;
 pub mod journal;
+mod node_cgroups;
 pub mod parse;
 mod pidfd;
 pub mod real_criu;

@@ -4,7 +4,7 @@
 //! point with a space nor `name=systemd` comes out as it is; these few formats are what this project is about, so they
 //! are parsed here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
@@ -144,6 +144,19 @@ pub fn children(text: &str) -> impl Iterator<Item = HostPid> + '_ {
         .filter_map(|word| word.parse().ok().map(HostPid))
 }
 
+/// Address ranges in `/proc/<pid>/maps` (`proc_pid_maps(5)`) that map a file, one of each file, as `/proc/<pid>/map_files`
+/// names them.
+pub fn mapped_files(maps: &str) -> impl Iterator<Item = &str> {
+    let mut seen = BTreeSet::new();
+    maps.lines().filter_map(move |line| {
+        let mut fields = line.split_ascii_whitespace();
+        let range = fields.next()?;
+        let (dev, ino) = (fields.nth(2)?, fields.next()?);
+        let path = fields.next()?;
+        (ino != "0" && path.starts_with('/') && seen.insert((dev, ino))).then_some(range)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -213,6 +226,17 @@ mod tests {
             }
         );
         assert_eq!(found.len(), 2);
+    }
+
+    #[test]
+    fn one_mapping_of_each_file() {
+        let maps = "7f00-7f10 r-xp 00000000 08:01 12                   /bin/x\n\
+                    7f10-7f20 rw-p 00001000 08:01 12                   /bin/x\n\
+                    7f20-7f30 rw-p 00000000 00:00 0 \n\
+                    7f30-7f40 rw-s 00000000 00:10 12                   /dev/shm/a b (deleted)\n\
+                    7f40-7f50 r-xp 00000000 00:00 0                    [vdso]\n";
+        let found: Vec<_> = mapped_files(maps).collect();
+        assert_eq!(found, ["7f00-7f10", "7f30-7f40"]);
     }
 
     #[test]

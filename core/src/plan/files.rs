@@ -37,7 +37,7 @@ pub(super) fn check_handed(files: &[FilePlan], findings: &mut Vec<Finding>) {
 
 pub(super) fn lookup(resolved: &Resolved) -> Option<Lookup> {
     match resolved {
-        Resolved::Cgroup { lookup, .. } => lookup.clone(),
+        Resolved::Cgroup { lookup, .. } | Resolved::ForeignCgroup { lookup, .. } => lookup.clone(),
         Resolved::Managed { lookup, .. } | Resolved::Volume { lookup } => Some(lookup.clone()),
         Resolved::Foreign { .. } | Resolved::MountGone | Resolved::Same => None,
     }
@@ -88,6 +88,22 @@ pub(super) fn plan(
                 planned.map(|plan| FilePlan { new: path, ..plan })
             }
             Resolved::Volume { lookup } => volume_file(file, &lookup, fact, object, findings),
+            Resolved::ForeignCgroup {
+                old,
+                new,
+                rule,
+                lookup,
+            } => {
+                let found = CgroupFile {
+                    old,
+                    new,
+                    rule,
+                    path: None,
+                    lookup,
+                    fact,
+                };
+                foreign_cgroup_file(file, found, target, policy, object, findings)
+            }
             Resolved::Foreign { path } => foreign_file(file, &path, policy, object, findings),
             // Its mount is a finding of its own, which names this file.
             Resolved::MountGone | Resolved::Same => None,
@@ -164,6 +180,18 @@ fn cgroup_file(
             ..base
         });
     };
+    cgroup_file_gone(file, &old, &missing, policy, object, findings)
+}
+
+/// A cgroup file that has nothing it corresponds to.
+fn cgroup_file_gone(
+    file: &OpenFile,
+    old: &CgroupPath,
+    missing: &str,
+    policy: &Policy,
+    object: impl Fn() -> Object,
+    findings: &mut Vec<Finding>,
+) -> Option<FilePlan> {
     if policy.cgroup_files == CgroupFiles::Ignore && file.read_only() {
         findings.push(Finding::warning(
             Rule::CgroupFileGone,
@@ -183,6 +211,60 @@ fn cgroup_file(
         format!("{missing}; {way_out}"),
     ));
     None
+}
+
+/// A cgroup file on a mount that the container had not got, handed in by whoever started it. The checkpoint is a
+/// stranger's word, so what it gets on the node is bounded: no more than its own cgroup for writing, and nothing of
+/// another pod's.
+fn foreign_cgroup_file(
+    file: &OpenFile,
+    found: CgroupFile,
+    target: &Target,
+    policy: &Policy,
+    object: impl Fn() -> Object,
+    findings: &mut Vec<Finding>,
+) -> Option<FilePlan> {
+    let CgroupFile {
+        old,
+        new,
+        rule,
+        lookup,
+        fact,
+        ..
+    } = found;
+    // The files of a cgroup above are the same for all that are below it.
+    let shared = || {
+        let above = new.parent();
+        let mut own = target.cgroups.values();
+        above.is_some_and(|above| own.any(|container| container.strip(&above).is_some()))
+    };
+    let refused = if !matches!(rule, Rule::CgroupContainer | Rule::CgroupPod) && !shared() {
+        Some(format!("{new} belongs to neither pod"))
+    } else if !file.read_only() && rule != Rule::CgroupContainer {
+        Some(format!(
+            "{new} is not the container's own, and it is open for writing"
+        ))
+    } else {
+        None
+    };
+    let there = lookup.zip(fact.flatten());
+    let missing = refused.or_else(|| {
+        let gone = there.is_none();
+        gone.then(|| format!("{new} does not exist on this node"))
+    });
+    if let Some(missing) = missing {
+        return cgroup_file_gone(file, &old, &missing, policy, object, findings);
+    }
+    let (lookup, fact) = there?;
+    let text = format!(
+        "it is on a mount that the container had not got; {} is handed in instead of {old}",
+        lookup.path()
+    );
+    findings.push(Finding::note(rule, object(), text));
+    Some(FilePlan {
+        old_object: Some(old.to_string()),
+        ..handed(file, &lookup, rule, UNCHECKED, Some(fact.id))
+    })
 }
 
 /// A file on a mount that the container had not got: handed in by whoever started it. The path is the old node's and a

@@ -9,7 +9,8 @@ use super::cgroup_map::CgroupMap;
 use super::tree::Tree;
 use crate::finding::Rule;
 use crate::ids::{CgroupPath, ContainerPath, HostPath, MountId};
-use crate::source::{FsType, Hierarchy, Mount, OpenFile, Source};
+use crate::source::manifest::CgroupFile;
+use crate::source::{FsType, Hierarchy, ManifestFile, Mount, OpenFile, Source};
 use crate::target::Target;
 
 /// A path to look up on the node: `rest` below `root`, links resolved inside `root` only (what is below may belong to a
@@ -62,7 +63,14 @@ pub(super) enum Resolved {
     },
     /// A file on another mount whose source the runtime gives.
     Volume { lookup: Lookup },
-    /// A file on a mount that the container had not got.
+    /// A cgroup's file (or the cgroup's directory) on a mount that the container had not got.
+    ForeignCgroup {
+        old: CgroupPath,
+        new: CgroupPath,
+        rule: Rule,
+        lookup: Option<Lookup>,
+    },
+    /// Any other file on a mount that the container had not got.
     Foreign {
         /// Its path as the old node showed it.
         path: ContainerPath,
@@ -186,10 +194,28 @@ impl<'a> Resolver<'a> {
             Some(known) if self.saw(known.mnt_id) => {
                 self.resolve_path(Some(known.mnt_id), &known.path)
             }
-            Some(known) => Resolved::Foreign {
-                path: known.path.clone(),
-            },
+            Some(known) => self.resolve_foreign(known),
             None => Resolved::Same,
+        }
+    }
+
+    fn resolve_foreign(&self, known: &ManifestFile) -> Resolved {
+        let of_cgroup = known.cgroup.as_ref();
+        let Some(CgroupFile { hierarchy, path }) = of_cgroup.filter(|file| !file.path.climbs())
+        else {
+            return Resolved::Foreign {
+                path: known.path.clone(),
+            };
+        };
+        let (new, rule) = match self.maps.get(hierarchy) {
+            Some(map) => map.map(path),
+            None => (path.clone(), Rule::CgroupShared),
+        };
+        Resolved::ForeignCgroup {
+            old: path.clone(),
+            lookup: self.target.cgroup_lookup(hierarchy, &new),
+            new,
+            rule,
         }
     }
 

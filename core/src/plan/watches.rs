@@ -122,7 +122,9 @@ fn new_place(
         } => (path, rule, lookup),
         Resolved::Managed { path, lookup } => (Some(path), Rule::RuntimeManaged, Some(lookup)),
         Resolved::Volume { lookup } => (Some(path.clone()), Rule::Volume, Some(lookup)),
-        Resolved::MountGone | Resolved::Foreign { .. } => (None, Rule::MountGone, None),
+        Resolved::MountGone | Resolved::Foreign { .. } | Resolved::ForeignCgroup { .. } => {
+            (None, Rule::MountGone, None)
+        }
         Resolved::Same => (Some(path.clone()), Rule::Watch, None),
     }
 }

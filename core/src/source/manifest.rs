@@ -78,8 +78,20 @@ pub struct ManifestFile {
     pub ino: u64,
     /// Its path as the kernel showed it, without ` (deleted)`.
     pub path: ContainerPath,
+    /// Its place among the cgroups, when it is a file of a cgroup on a mount that the container had not got.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<CgroupFile>,
     /// Who held it.
     pub holders: Vec<Holder>,
+}
+
+/// A cgroup's directory or a file in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupFile {
+    /// Which hierarchy.
+    pub hierarchy: Hierarchy,
+    /// Its path in the hierarchy, as the node saw it.
+    pub path: CgroupPath,
 }
 
 impl ManifestFile {
@@ -211,6 +223,7 @@ mod tests {
             mnt_id: MountId(0x9f),
             ino: 0x5eb3,
             path,
+            cgroup: None,
             holders: Vec::new(),
         };
         assert_eq!(file.key(), "file[9f:5eb3]");

@@ -22,20 +22,24 @@ use std::time::{Duration, Instant};
 use sockets::WantedSocket;
 use sys::Event;
 
-const USAGE: &str = "usage: probe pause | probe cat FILE | probe shim PIDFILE RUNTIME [ARG]... | probe time FILE PROGRAM [ARG]... | probe run [--children N] [--open WHO:MODE:OFFSET:PATH]... \
+const USAGE: &str = "usage: probe pause | probe cat FILE | probe writable FILE | probe shim PIDFILE RUNTIME [ARG]... | probe time FILE PROGRAM [ARG]... | probe run [--children N] [--open WHO:MODE:OFFSET:PATH]... \
 [--socket PROCESS:KIND:ADDRESS]... [--memory MIB] [--cwd DIR] [--reports DIR] [--exit CODE]
      | probe serve ADDRESS | probe ask tcp|udp|unix|unix-dgram|unix-seqpacket ADDRESS
 
 WHO   all (opened by the parent before it forks: one description that all share), each (one each), or the number of a process
-MODE  r, w, rw, a (append) or watch (an inotify instance that watches it)
+MODE  r, w, rw, a (append), watch (an inotify instance that watches it) or fd (PATH is the number of one that was left open)
 KIND  listen, connect, pair (both ends and the listener), full (a pair with data in flight), udp, udp-to (LOCAL,PEER),
       unix, unix-connect, unix-dgram, unix-seqpacket (a path, or @ and an abstract name)";
+
+/// Files that the shim opens for reading and leaves open, a line for each; the first becomes descriptor 3.
+const LEFT_OPEN: &str = "RESTOW_PROBE_LEFT_OPEN";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let outcome = match args.first().map(String::as_str) {
         Some("pause") => pause(),
         Some("cat") => cat(&args[1..]),
+        Some("writable") => Ok(writable(&args[1..])),
         Some("shim") => shim(&args[1..]),
         Some("serve") => network(&args[1..], 1),
         Some("ask") => network(&args[1..], 2),
@@ -65,6 +69,11 @@ fn shim(args: &[String]) -> Result<ExitCode, String> {
         return Err(USAGE.to_owned());
     };
     sys::adopt_orphans()?;
+    // As a caller that leaves its files open to the container: opened here, passed on through every exec.
+    let left_open = std::env::var(LEFT_OPEN).unwrap_or_default();
+    for path in left_open.lines() {
+        sys::open_for_good(path)?;
+    }
     let (status, took) = timed(runtime, args)?;
     if !status.success() {
         return Ok(exit_code(status));
@@ -126,6 +135,15 @@ fn network(args: &[String], expected: usize) -> Result<ExitCode, String> {
         _ => return Err(USAGE.to_owned()),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says of each file whether it can be opened for writing.
+fn writable(paths: &[String]) -> ExitCode {
+    for path in paths {
+        let opened = OpenOptions::new().write(true).open(path);
+        println!("{}", if opened.is_ok() { "yes" } else { "no" });
+    }
+    ExitCode::SUCCESS
 }
 
 /// Which processes hold a file.
@@ -228,6 +246,20 @@ impl Wanted {
             return Ok(Held {
                 wanted: self.path.clone(),
                 watches: true,
+                file,
+            });
+        }
+        if self.mode == "fd" {
+            let fd = self
+                .path
+                .parse()
+                .map_err(|_| format!("{} is no descriptor", self.path))?;
+            let mut file = sys::inherited(fd);
+            file.seek(SeekFrom::Start(self.offset))
+                .map_err(|error| format!("descriptor {fd}: {error}"))?;
+            return Ok(Held {
+                wanted: self.path.clone(),
+                watches: false,
                 file,
             });
         }

@@ -115,6 +115,22 @@ pub(crate) fn watch(path: &str) -> Result<File, String> {
     Ok(file)
 }
 
+/// Opens a file for reading and leaves it open for whatever this process and its children become.
+pub(crate) fn open_for_good(path: &str) -> Result<(), String> {
+    let text = CString::new(path).map_err(|_| format!("{path:?} has a NUL byte"))?;
+    // SAFETY: the path is a valid C string for the length of the call.
+    if unsafe { libc::open(text.as_ptr(), libc::O_RDONLY) } < 0 {
+        return Err(format!("{path}: {}", Error::last_os_error()));
+    }
+    Ok(())
+}
+
+/// A file that was open when this program started.
+pub(crate) fn inherited(fd: libc::c_int) -> File {
+    // SAFETY: whoever started the probe says that it is there for the probe.
+    unsafe { File::from_raw_fd(fd) }
+}
+
 /// Whether the parent's descriptor of the same number stands for the same open file description.
 pub(crate) fn shares_with_parent(fd: libc::c_int) -> bool {
     /// `KCMP_FILE` of `linux/kcmp.h`.

@@ -254,3 +254,59 @@ fn more_files_than_a_request_holds_are_not_handed_in() {
         "{text}"
     );
 }
+
+/// A file of a cgroup on a mount of the old node that the container had not got.
+fn left_open(path: &str, flags: i32) -> Plan {
+    let mut source = with_unreachable(source(true), "/x", 99);
+    source.files.get_mut(&FileId(3)).unwrap().flags = flags;
+    source.manifest.as_mut().unwrap().unreachable[0].cgroup = Some(CgroupFile {
+        hierarchy: Hierarchy::v2(),
+        path: CgroupPath::new(path),
+    });
+    planned(&source, 0, &[], &Policy::default())
+}
+
+#[test]
+fn a_cgroup_file_that_was_left_open_follows_its_level_within_bounds() {
+    for (path, new) in [
+        (format!("{OLD}/cpu.stat"), format!("{NEW}/cpu.stat")),
+        (
+            "/kubepods/burstable/pod1111/cpu.stat".into(),
+            "/kubepods/besteffort/pod2222/cpu.stat".into(),
+        ),
+        ("/kubepods/cpu.stat".into(), "/kubepods/cpu.stat".into()),
+    ] {
+        let plan = left_open(&path, libc::O_RDONLY);
+        assert_eq!(blockers(&plan), [""; 0]);
+        let (key, lookup, _) = plan.handed().next().unwrap();
+        assert_eq!(key, "restow[3]");
+        assert_eq!(lookup.path().to_string(), format!("/sys/fs/cgroup{new}"));
+    }
+    let own = left_open(&format!("{OLD}/cgroup.freeze"), libc::O_WRONLY);
+    assert_eq!(own.handed().count(), 1);
+
+    for (path, flags, word) in [
+        (
+            "/kubepods/burstable/pod3333/cpu.stat",
+            libc::O_RDONLY,
+            "belongs to neither pod",
+        ),
+        (
+            "/kubepods/burstable/pod1111/cgroup.kill",
+            libc::O_WRONLY,
+            "not the container's own",
+        ),
+        (
+            "/kubepods/cgroup.subtree_control",
+            libc::O_RDWR,
+            "not the container's own",
+        ),
+    ] {
+        let plan = left_open(path, flags);
+        assert_eq!(plan.handed().count(), 0);
+        let text = blockers(&plan).join("\n");
+        assert!(text.contains(word), "{text}");
+    }
+    let climbs = left_open("/kubepods/../x/cpu.stat", libc::O_RDONLY);
+    assert!(!climbs.possible() && climbs.handed().count() == 0);
+}

@@ -12,7 +12,7 @@ use super::*;
 use crate::ids::{CgroupPath, HostPath, NsPid};
 use crate::policy::{CgroupFiles, Hostname, ManageCgroups};
 use crate::source::Watch;
-use crate::source::manifest::{ManifestCgroup, ManifestFile, ManifestMount};
+use crate::source::manifest::{CgroupFile, ManifestCgroup, ManifestFile, ManifestMount};
 use crate::source::{
     CgroupMember, FsType, Hierarchy, Manifest, Mount, OpenFile, Task, UtsNamespace,
 };
@@ -234,6 +234,7 @@ pub(super) fn with_unreachable(mut source: Source, path: &str, mount: u32) -> So
         mnt_id: MountId(mount),
         ino: 9,
         path,
+        cgroup: None,
         holders,
     };
     let key = file.key();
