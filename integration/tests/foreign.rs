@@ -69,8 +69,8 @@ fn mounts_14_a_file_of_the_node_that_corresponds_to_nothing_is_named(suite: Suit
             let log = engine.node().path("/var/log/of-the-caller");
             std::fs::create_dir_all(log.with_file_name(""))?;
             std::fs::write(log, "words of the caller")?;
-            let verdict = Journey::new(container.clone())
-                .run(engine, |_| Ok("it was restored".to_owned()))?;
+            let verdict =
+                Journey::new(container.clone()).run(engine, |_| bail!("it was restored"))?;
             Ok(match verdict {
                 Verdict::Wrong(text)
                     if text.contains("fd 3 of process 1")
