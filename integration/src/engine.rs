@@ -18,12 +18,20 @@ const RESTOW_DIR: &str = "/opt/restow/bin";
 /// Where the probe is in a node.
 pub(crate) const PROBE: &str = "/opt/probe";
 
+/// Whether runtimes are to be called with the systemd cgroup driver: `RESTOW_CGROUP_DRIVER=systemd` in the environment. Only a
+/// machine with systemd as its process 1 can.
+#[must_use]
+pub fn systemd_makes_cgroups() -> bool {
+    std::env::var("RESTOW_CGROUP_DRIVER").is_ok_and(|driver| driver == "systemd")
+}
+
 /// A node ready to run containers.
 #[derive(Debug)]
 pub struct Engine {
     node: Rc<Node>,
     runtime: Runtime,
     mode: Mode,
+    systemd: bool,
 }
 
 impl Engine {
@@ -36,6 +44,7 @@ impl Engine {
             node: Rc::new(node),
             runtime: stack.runtime,
             mode,
+            systemd: systemd_makes_cgroups(),
         };
         engine.install(&tools::probe()?, PROBE)?;
         if mode == Mode::Restow {
@@ -51,6 +60,7 @@ impl Engine {
             node: Rc::clone(&self.node),
             runtime: self.runtime,
             mode: Mode::Stock,
+            systemd: self.systemd,
         }
     }
 
@@ -72,6 +82,12 @@ impl Engine {
         self.mode
     }
 
+    /// Whether systemd makes the cgroups of pods and containers.
+    #[must_use]
+    pub fn systemd(&self) -> bool {
+        self.systemd
+    }
+
     /// The probe, as a path of the host.
     #[must_use]
     pub fn probe(&self) -> PathBuf {
@@ -83,10 +99,13 @@ impl Engine {
         let target = self.node.path(inside);
         let dir = target.parent().context("A program needs a directory")?;
         fs::create_dir_all(dir).with_context(|| format!("Create {} in the node", dir.display()))?;
-        fs::copy(program, &target)
+        // On a machine that is used again the old one may be running.
+        let new = target.with_extension("new");
+        fs::copy(program, &new)
             .with_context(|| format!("Copy {} into the node", program.display()))?;
-        fs::set_permissions(&target, fs::Permissions::from_mode(0o755))
-            .with_context(|| format!("Make {inside} executable in the node"))
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o755))
+            .with_context(|| format!("Make {inside} executable in the node"))?;
+        fs::rename(&new, &target).with_context(|| format!("Rename {}", new.display()))
     }
 
     /// A call of the runtime, with CRIU found as the mode wants it.
@@ -114,6 +133,12 @@ impl Engine {
 
     fn with_criu(&self, mut command: Command) -> Command {
         command.args(["--root", &self.runtime_root()]);
+        if self.systemd {
+            command.arg(match self.runtime {
+                Runtime::Runc => "--systemd-cgroup",
+                Runtime::Crun => "--cgroup-manager=systemd",
+            });
+        }
         if self.mode == Mode::Restow {
             command.env("PATH", format!("{RESTOW_DIR}:{NODE_PATH}"));
         }

@@ -6,9 +6,11 @@
 //! which reports what it sees.
 
 pub mod bench;
+pub mod cgroup_names;
 pub mod container;
 pub mod engine;
 pub mod journey;
+pub mod machine;
 pub mod matrix;
 pub mod network;
 pub mod node;

@@ -9,8 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use crate::cgroup_names::{Driver, systemd_path};
 use crate::container::{BUNDLES, Container};
-use crate::engine::{Engine, Mode};
+use crate::engine::{Engine, Mode, systemd_makes_cgroups};
 use crate::network::{self, ipv6_of};
 use crate::node::{CgroupView, remove_tree};
 use crate::spec::{Bind, CgroupNamespace, SpecInput, spec};
@@ -26,59 +27,14 @@ pub enum Qos {
     BestEffort,
 }
 
-impl fmt::Display for Qos {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Guaranteed => "",
-            Self::Burstable => "/burstable",
-            Self::BestEffort => "/besteffort",
-        })
-    }
-}
-
-/// Who names a pod's cgroups, and how.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Driver {
-    /// The kubelet: `kubepods/burstable/pod<uid>/<container>`.
-    Cgroupfs,
-    /// systemd: `kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod<uid>.slice/cri-containerd-<container>.scope`.
-    Systemd,
-}
-
-impl Driver {
-    /// The cgroup of a quality of service.
-    fn qos(self, qos: Qos) -> String {
-        match (self, qos) {
-            (Self::Cgroupfs, _) => format!("/kubepods{qos}"),
-            (Self::Systemd, Qos::Guaranteed) => "/kubepods.slice".to_owned(),
-            (Self::Systemd, _) => {
-                format!("/kubepods.slice/kubepods-{}.slice", &qos.to_string()[1..])
-            }
-        }
-    }
-
-    /// The cgroup of a pod.
-    fn pod(self, qos: Qos, uid: &str) -> String {
-        let above = self.qos(qos);
-        match (self, qos) {
-            (Self::Cgroupfs, _) => format!("{above}/pod{uid}"),
-            // systemd takes a dash for a level.
-            (Self::Systemd, Qos::Guaranteed) => {
-                format!("{above}/kubepods-pod{}.slice", uid.replace('-', "_"))
-            }
-            (Self::Systemd, _) => format!(
-                "{above}/kubepods-{}-pod{}.slice",
-                &qos.to_string()[1..],
-                uid.replace('-', "_")
-            ),
-        }
-    }
-
-    /// The name of a container's cgroup.
-    fn container(self, id: &str) -> String {
+impl Qos {
+    /// Its name in cgroups; a guaranteed pod has none.
+    #[must_use]
+    pub fn class(self) -> Option<&'static str> {
         match self {
-            Self::Cgroupfs => id.to_owned(),
-            Self::Systemd => format!("cri-containerd-{id}.scope"),
+            Self::Guaranteed => None,
+            Self::Burstable => Some("burstable"),
+            Self::BestEffort => Some("besteffort"),
         }
     }
 }
@@ -108,7 +64,11 @@ impl PodOptions {
             qos: Qos::Burstable,
             address: format!("10.88.0.{}", 10 + name.len()),
             network: false,
-            driver: Driver::Cgroupfs,
+            driver: if systemd_makes_cgroups() {
+                Driver::Systemd
+            } else {
+                Driver::Cgroupfs
+            },
         }
     }
 
@@ -284,12 +244,12 @@ impl<'e> Pod<'e> {
         let uid = fresh_uuid()?;
         let id = fresh_id()?;
         let cgroup = options.driver.pod(options.qos, &uid);
-        let own = format!("{cgroup}/{}", options.driver.container(&id));
+        let own = options.driver.container(options.qos, &uid, &id);
         let spec = spec(&SpecInput {
             args: &["/probe".to_owned(), "pause".to_owned()],
             sandbox: None,
             hostname: &options.name,
-            cgroups_path: &own,
+            cgroups_path: &cgroups_path(engine, options.qos, &uid, &id, &own),
             cgroup_namespace: CgroupNamespace::Private,
             cgroup_view: engine.node().state().cgroup_view,
             binds: &[],
@@ -308,8 +268,11 @@ impl<'e> Pod<'e> {
         fs::create_dir_all(engine.node().path("/run/containerd"))
             .context("Create /run/containerd in the node")?;
         let mut sandbox = Container::create(engine, &id, &own, &log, &spec, 0)?;
-        fs::create_dir_all(engine.node().cgroup_root().join(&cgroup[1..]))
-            .with_context(|| format!("Create the pod's cgroup {cgroup}"))?;
+        // systemd makes a pod's slice with the first scope in it.
+        if !engine.systemd() {
+            fs::create_dir_all(engine.node().cgroup_root().join(&cgroup[1..]))
+                .with_context(|| format!("Create the pod's cgroup {cgroup}"))?;
+        }
         sandbox
             .start()
             .with_context(|| format!("Start the sandbox of {}", options.name))?;
@@ -423,7 +386,8 @@ impl<'e> Pod<'e> {
     /// Makes a container in it, ready to be started or restored.
     pub fn container(&self, options: &ContainerOptions) -> Result<Container<'e>> {
         let id = fresh_id()?;
-        let cgroup = format!("{}/{}", self.cgroup(), self.options.driver.container(&id));
+        let qos = self.options.qos;
+        let cgroup = self.options.driver.container(qos, &self.uid, &id);
         let termination = format!("{}/containers/{}/{}", self.dir(), options.name, &id[..8]);
         self.write(&termination, "")?;
         let mut binds = vec![
@@ -476,7 +440,7 @@ impl<'e> Pod<'e> {
             args: &args,
             sandbox: Some(self.sandbox.init()?),
             hostname: &self.options.name,
-            cgroups_path: &cgroup,
+            cgroups_path: &cgroups_path(self.engine, qos, &self.uid, &id, &cgroup),
             cgroup_namespace: options.cgroup_namespace,
             cgroup_view: self.engine.node().state().cgroup_view,
             binds: &binds,
@@ -537,6 +501,11 @@ impl<'e> Pod<'e> {
             fs::remove_dir_all(node.path(&dir))
                 .with_context(|| format!("Remove {dir} in the node"))?;
         }
+        if self.engine.systemd() {
+            let cgroup = self.cgroup();
+            let slice = cgroup.rsplit('/').next().unwrap_or_default();
+            self.engine.run("systemctl", &["stop", slice])?;
+        }
         remove_tree(&self.cgroup_dir(), Duration::from_secs(10))?;
         if node.state().cgroup_view == CgroupView::Hybrid {
             for controller in node.state().cgroups.v1_hierarchies() {
@@ -546,6 +515,15 @@ impl<'e> Pod<'e> {
             }
         }
         Ok(())
+    }
+}
+
+/// `linux.cgroupsPath`, as the cgroup driver wants it.
+fn cgroups_path(engine: &Engine, qos: Qos, uid: &str, id: &str, cgroup: &str) -> String {
+    if engine.systemd() {
+        systemd_path(qos, uid, id)
+    } else {
+        cgroup.to_owned()
     }
 }
 

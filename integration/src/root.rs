@@ -64,7 +64,11 @@ impl Root {
             // Somebody else built it while we waited.
             return Ok(Self { suite, path });
         }
-        install_mmdebstrap(progress)?;
+        install(
+            "mmdebstrap",
+            &["mmdebstrap", "debian-archive-keyring"],
+            progress,
+        )?;
         let unfinished = path.with_extension("unfinished");
         if unfinished.exists() {
             fs::remove_dir_all(&unfinished).with_context(|| {
@@ -94,18 +98,48 @@ impl Root {
 
 /// A root with CRIU's own image tool, `crit`, to compare with. It is run by chroot: it needs no kernel objects.
 pub fn with_crit(suite: Suite, progress: &mut dyn FnMut(&str)) -> Result<PathBuf> {
-    let path = roots_dir()?.join(format!("crit-{}", suite.archive_name()));
+    special("crit", suite, &["python3-pycriu"], progress)
+}
+
+/// What a machine has beside the runtimes.
+const MACHINE_PACKAGES: &[&str] = &[
+    "dbus",
+    "kmod",
+    "linux-image-cloud-amd64",
+    "systemd",
+    "systemd-sysv",
+    "udev",
+];
+
+/// A root of a whole machine, with a kernel and systemd, to be booted.
+pub fn of_machine(suite: Suite, progress: &mut dyn FnMut(&str)) -> Result<PathBuf> {
+    let packages = [suite.packages(), MACHINE_PACKAGES].concat();
+    special("machine", suite, &packages, progress)
+}
+
+/// A root for another purpose than being a node, built when it is not there.
+fn special(
+    purpose: &str,
+    suite: Suite,
+    packages: &[&str],
+    progress: &mut dyn FnMut(&str),
+) -> Result<PathBuf> {
+    let path = roots_dir()?.join(format!("{purpose}-{}", suite.archive_name()));
     fs::create_dir_all(roots_dir()?)?;
     let _lock = lock_builder(&path, progress)?;
     if path.is_dir() {
         return Ok(path);
     }
-    install_mmdebstrap(progress)?;
+    install(
+        "mmdebstrap",
+        &["mmdebstrap", "debian-archive-keyring"],
+        progress,
+    )?;
     let unfinished = path.with_extension("unfinished");
     if unfinished.exists() {
         fs::remove_dir_all(&unfinished)?;
     }
-    mmdebstrap(suite, &["python3-pycriu"], &unfinished, progress)?;
+    mmdebstrap(suite, packages, &unfinished, progress)?;
     fs::rename(&unfinished, &path)?;
     Ok(path)
 }
@@ -247,25 +281,24 @@ fn apt_proxy() -> Option<String> {
     (!value.is_empty()).then(|| value.to_owned())
 }
 
-fn install_mmdebstrap(progress: &mut dyn FnMut(&str)) -> Result<()> {
-    if runs("mmdebstrap") {
+/// Installs the Debian packages that bring `program`, when it cannot be run.
+pub(crate) fn install(
+    program: &str,
+    packages: &[&str],
+    progress: &mut dyn FnMut(&str),
+) -> Result<()> {
+    if runs(program) {
         return Ok(());
     }
     if !runs("apt-get") {
         bail!(
-            "mmdebstrap is missing: install it (on Debian and Ubuntu: apt-get install mmdebstrap)"
+            "{program} is missing: install it (on Debian and Ubuntu: apt-get install {})",
+            packages.join(" ")
         );
     }
-    progress("installing mmdebstrap");
-    let install = || {
-        apt_get(&[
-            "install",
-            "-y",
-            "--no-install-recommends",
-            "mmdebstrap",
-            "debian-archive-keyring",
-        ])
-    };
+    progress(&format!("installing {program}"));
+    let install =
+        || apt_get(&[&["install", "-y", "--no-install-recommends"][..], packages].concat());
     if install().is_err() {
         // A fresh machine or container has no package lists yet.
         apt_get(&["update"])?;

@@ -51,6 +51,29 @@ pub fn interposer() -> Result<PathBuf> {
     })
 }
 
+/// The test programs of this crate with these names, with their names.
+pub fn tests(names: &[&str]) -> Result<Vec<(String, PathBuf)>> {
+    let mut command =
+        Command::new(std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    command.current_dir(env!("CARGO_MANIFEST_DIR"));
+    command.args([
+        "test",
+        "--no-run",
+        "--message-format=json-render-diagnostics",
+    ]);
+    command.args(names.iter().flat_map(|name| ["--test", name]));
+    let built = executables(&mut command)?;
+    Ok(built
+        .into_iter()
+        .filter_map(|message| {
+            let name = message["target"]["name"].as_str()?.to_owned();
+            let program = PathBuf::from(message["executable"].as_str()?);
+            let test = message["profile"]["test"] == true;
+            test.then_some((name, program))
+        })
+        .collect())
+}
+
 fn once(
     cell: &OnceLock<Result<PathBuf, String>>,
     variable: &str,
@@ -74,6 +97,16 @@ fn cargo() -> Command {
 
 /// Runs a build and picks the program from cargo's account of it.
 fn executable(command: &mut Command) -> Result<PathBuf> {
+    let built = executables(command)?;
+    built
+        .iter()
+        .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .next_back()
+        .context("cargo built no program")
+}
+
+/// Runs a build and returns cargo's messages about what it built.
+fn executables(command: &mut Command) -> Result<Vec<serde_json::Value>> {
     let output = command.output().context("Start cargo")?;
     if !output.status.success() {
         bail!(
@@ -81,11 +114,11 @@ fn executable(command: &mut Command) -> Result<PathBuf> {
             String::from_utf8_lossy(&output.stderr).trim()
         );
     }
-    output
+    let messages = output
         .stdout
         .split(|byte| *byte == b'\n')
-        .filter_map(|line| serde_json::from_slice::<serde_json::Value>(line).ok())
-        .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .next_back()
-        .context("cargo built no program")
+        .filter_map(|line| serde_json::from_slice::<serde_json::Value>(line).ok());
+    Ok(messages
+        .filter(|message| message["executable"].is_string())
+        .collect())
 }

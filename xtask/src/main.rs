@@ -29,6 +29,13 @@ enum Task {
     },
     /// Run the unit tests, then the integration suite on nodes of both Debian suites
     Test(test::TestArgs),
+    /// Run scenarios on a virtual machine with systemd, its cgroup driver and real controllers
+    #[command(disable_help_flag = true)]
+    Vm {
+        /// `cargo xtask vm --help` tells
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// Measure Restow beside what it is compared with
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -68,6 +75,7 @@ fn run(task: Task) -> Result<()> {
             become_program("restow-demo", &["--suite".into(), suite.into()])
         }
         Task::Test(args) => test::run(&args),
+        Task::Vm { args } => become_program("restow-vm", &args),
         Task::Bench(bench) => bench::run(bench),
         Task::Dist => {
             println!("{}", cargo::build_dist("restow-hooks", "criu")?.display());

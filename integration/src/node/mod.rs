@@ -36,6 +36,7 @@ pub use state::{BASE, NodeState, Process, list, sweep};
 pub use supervisor::{Answer, Order, supervise};
 
 use crate::root::Root;
+use crate::suite::Suite;
 
 /// Where programs are looked for inside a node.
 pub const NODE_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -44,15 +45,49 @@ pub const NODE_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/
 #[derive(Debug)]
 pub struct Node {
     state: NodeState,
-    /// Holds the pipe that keeps the node alive.
-    supervisor: Child,
+    /// Holds the pipe that keeps the node alive; `None` when the node is this whole machine.
+    supervisor: Option<Child>,
 }
+
+/// Says, with the value `machine`, that tests run on this machine itself instead of a node: see [`Node::start`].
+pub const WHERE: &str = "RESTOW_NODE";
 
 impl Node {
     /// Starts a node; its root must have been built.
+    ///
+    /// With `RESTOW_NODE=machine` in the environment it is the machine that this runs on, a virtual one made for that. Nothing
+    /// is started then; pods that an earlier test left are ended.
     pub fn start(options: &NodeOptions) -> Result<Self> {
+        if std::env::var(WHERE).is_ok_and(|place| place == "machine") {
+            return Self::machine(options.suite);
+        }
         let (state, supervisor) = launch(options, false)?;
-        Ok(Self { state, supervisor })
+        Ok(Self {
+            state,
+            supervisor: Some(supervisor),
+        })
+    }
+
+    fn machine(suite: Suite) -> Result<Self> {
+        // Without a pod there is no such slice.
+        let _ = Command::new("systemctl")
+            .args(["stop", "kubepods.slice"])
+            .stderr(Stdio::null())
+            .status();
+        let init = Process::of(1)?;
+        let state = NodeState {
+            id: "machine".to_owned(),
+            suite,
+            cgroup_view: CgroupView::V2,
+            supervisor: init,
+            init: Some(init),
+            // The root itself.
+            cgroups: NodeCgroups::of("")?,
+        };
+        Ok(Self {
+            state,
+            supervisor: None,
+        })
     }
 
     /// Its name and its host name.
@@ -82,10 +117,15 @@ impl Node {
     /// directory.
     #[must_use]
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new(program_file());
-        command
-            .args(["exec", "--keep-env", &self.state.id, "--"])
-            .arg(program);
+        let mut command = match self.supervisor {
+            Some(_) => Command::new(program_file()),
+            None => Command::new(&program),
+        };
+        if self.supervisor.is_some() {
+            command
+                .args(["exec", "--keep-env", &self.state.id, "--"])
+                .arg(program);
+        }
         command
             .env_clear()
             .envs([("PATH", NODE_PATH), ("HOME", "/root"), ("LANG", "C.UTF-8")]);
@@ -124,11 +164,13 @@ impl Node {
     }
 
     fn end(&mut self) -> Result<()> {
-        drop(self.supervisor.stdin.take());
+        let Some(supervisor) = &mut self.supervisor else {
+            return Ok(());
+        };
+        drop(supervisor.stdin.take());
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
-            match self
-                .supervisor
+            match supervisor
                 .try_wait()
                 .context("Wait for the node's supervisor")?
             {
