@@ -3,8 +3,10 @@
 //! * [`explain`]: what a log of CRIU says went wrong.
 //! * [`input`]: images from a file, a directory or a checkpoint archive.
 //! * [`image`]: what `restow image` shows of them.
+//! * [`criu`]: criu's own commands, for process trees without a container.
 //! * [`output`]: tables for people, JSON for programs.
 
+pub mod criu;
 pub mod explain;
 pub mod image;
 pub mod input;
@@ -37,6 +39,8 @@ enum Command {
     Image(image::Args),
     /// Say in words why a checkpoint or restore failed, from CRIU's log
     Explain(explain::Args),
+    /// Dump and restore a process tree without a container, with criu's own options
+    Criu(criu::Args),
     /// Print completions for a shell
     ///
     /// For bash: restow completions bash > /usr/share/bash-completion/completions/restow
@@ -84,6 +88,9 @@ impl From<criu_image::Error> for Failure {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    if let Some((companion, action)) = criu::script::stage() {
+        return criu::script::run(&companion, &action);
+    }
     let (error, code) = match run(Cli::parse().command) {
         Ok(code) => return code,
         // Who closed the pipe has seen enough.
@@ -105,6 +112,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Image(args) => image::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Criu(args) => Ok(criu::run(args)),
         Command::Completions { shell } => {
             // Into memory first: the generator panics when the pipe is closed.
             let mut text = Vec::new();

@@ -29,6 +29,15 @@ pub struct Error {
 /// # Errors
 /// When the kernel does not let us look at a path for another reason than its absence.
 pub fn plan(source: &Source, target: &mut Target, policy: &Policy) -> Result<Plan, Error> {
+    gather(source, target)?;
+    Ok(plan::plan(source, target, policy))
+}
+
+/// Looks at everything the plan wants to know about.
+///
+/// # Errors
+/// When the kernel does not let us look at a path for another reason than its absence.
+pub fn gather(source: &Source, target: &mut Target) -> Result<(), Error> {
     for lookup in plan::lookups(source, target) {
         let path = lookup.path();
         let fact = look_up(&lookup).map_err(failed("look at", &path))?;
@@ -39,7 +48,7 @@ pub fn plan(source: &Source, target: &mut Target, policy: &Policy) -> Result<Pla
         let found = watched_object(&lookup).map_err(failed("watch", &path))?;
         target.watched.insert(path, found);
     }
-    Ok(plan::plan(source, target, policy))
+    Ok(())
 }
 
 fn failed(action: &'static str, path: &HostPath) -> impl FnOnce(io::Error) -> Error {

@@ -102,12 +102,17 @@ impl RealCriu {
 
     /// Becomes the real criu. Returns only on failure.
     pub fn exec(&self, args: &[OsString]) -> io::Error {
+        self.exec_with(args, None)
+    }
+
+    /// The same with one more variable in the environment.
+    pub fn exec_with(&self, args: &[OsString], variable: Option<(&str, &str)>) -> io::Error {
         use std::os::unix::process::CommandExt;
         let mut command = std::process::Command::new(&self.path);
         if let Some((name, rest)) = args.split_first() {
             command.arg0(name).args(rest);
         }
-        command.env(SEEN, &self.seen).exec()
+        command.envs(variable).env(SEEN, &self.seen).exec()
     }
 }
 
