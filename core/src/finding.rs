@@ -29,6 +29,8 @@ pub enum Rule {
     MountGone,
     /// A mount that only the new pod has.
     MountAdded,
+    /// A path that the new pod hides from its container.
+    Masked,
     /// Tasks go to the new container's cgroup.
     CgroupPlacement,
     /// A file of the container's cgroup follows the container.
@@ -65,6 +67,7 @@ impl fmt::Display for Rule {
             Self::MountJoined => "mount-joined",
             Self::MountGone => "mount-gone",
             Self::MountAdded => "mount-added",
+            Self::Masked => "masked",
             Self::CgroupPlacement => "cgroup-placement",
             Self::CgroupContainer => "cgroup-container",
             Self::CgroupPod => "cgroup-pod",

@@ -85,6 +85,8 @@ pub struct Target {
     pub inherited: BTreeSet<String>,
     /// Mounts of the new container's spec.
     pub spec_mounts: Vec<SpecMount>,
+    /// Paths that the new container's spec hides from it (`linux.maskedPaths`).
+    pub masked: Vec<ContainerPath>,
     /// The new container's root file system is read-only.
     pub read_only_root: bool,
     /// Host name of the new sandbox, when the container gets it from there.

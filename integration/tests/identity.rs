@@ -6,6 +6,7 @@ use restow_integration::engine::{Engine, Stack};
 use restow_integration::journey::{Journey, Verdict};
 use restow_integration::on_both_suites;
 use restow_integration::pod::{ContainerOptions, Pod, PodOptions};
+use restow_integration::report::Report;
 use restow_integration::scenario::{Stock, compare};
 use restow_integration::suite::Suite;
 
@@ -15,6 +16,7 @@ on_both_suites!(
     identity_4_five_generations,
     identity_5_one_checkpoint_into_three_pods,
     identity_7_a_hardened_container_moves,
+    identity_7_what_the_new_pod_masks_is_masked,
 );
 
 fn identity_1_the_host_name_is_the_new_pods(suite: Suite) -> Result<()> {
@@ -257,10 +259,64 @@ fn identity_7_a_hardened_container_moves(suite: Suite) -> Result<()> {
                     })
                 });
                 ensure!(!writable, "its read-only root is writable");
+                for (before, after) in there.origin.reports.iter().zip(&there.reports) {
+                    let after = masks(after);
+                    let gone = masks(before).into_iter().find(|path| !after.contains(path));
+                    ensure!(
+                        gone.is_none(),
+                        "{} is not masked any more",
+                        gone.unwrap_or_default()
+                    );
+                }
                 Ok(
                     "seccomp, no_new_privs, one capability and the read-only root are still there"
                         .to_owned(),
                 )
+            })
+        },
+    )
+}
+
+/// Mount points below `/proc` and `/sys` on which nothing can be written: masks, and what is read-only.
+fn masks(report: &Report) -> Vec<String> {
+    let lines = report
+        .mountinfo
+        .lines()
+        .map(|line| line.split(' ').collect::<Vec<_>>());
+    lines
+        .filter(|fields| fields[4].starts_with("/proc/") || fields[4].starts_with("/sys/"))
+        // A device is written whatever the mount says.
+        .filter(|fields| fields[5].starts_with("ro") || fields[3] == "/null")
+        .map(|fields| fields[4].to_owned())
+        .collect()
+}
+
+fn identity_7_what_the_new_pod_masks_is_masked(suite: Suite) -> Result<()> {
+    // Pod A's container was privileged, pod B's is not.
+    let mut container = ContainerOptions::new(1);
+    container.privileged = true;
+    let mut journey = Journey::new(container);
+    journey.container_there = Some(ContainerOptions::new(1));
+    let unmasked = Stock::Wrong(&["is not masked"]);
+    compare(
+        "Identity 7, masked",
+        Stack::v2(suite),
+        unmasked.crun(unmasked),
+        |engine| {
+            journey.run(engine, |there| {
+                for report in &there.reports {
+                    let masked = masks(report);
+                    for path in ["/sys/firmware", "/proc/keys", "/proc/timer_list"] {
+                        ensure!(
+                            masked.iter().any(|mask| mask == path),
+                            "{path} is not masked, as pod B wants it"
+                        );
+                    }
+                }
+                let keys = there.container.exec(&["/probe", "cat", "/proc/keys"])?;
+                ensure!(keys.is_empty(), "/proc/keys reads {keys:?}");
+                there.check_progress()?;
+                Ok("what pod B's spec masks is hidden from the restored container".to_owned())
             })
         },
     )

@@ -4,21 +4,18 @@
 //! (`open_tree(2)`) and moved into the container's by a child that enters it, so that the path is resolved there: a link
 //! in the container's root leads nowhere else.
 
-// The mount calls have no safe wrapper in nix, and the child is a fork.
+// The mount calls have no safe wrapper in nix.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString};
 use std::fs::{DirBuilder, File};
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-use nix::sched::{CloneFlags, setns};
-use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, fork};
-
+use super::within;
 use crate::ids::HostPid;
 use crate::plan::AddedMount;
 
@@ -31,46 +28,15 @@ pub fn attach(init: HostPid, mounts: &[AddedMount], read_only_root: bool) -> io:
     if mounts.is_empty() && !read_only_root {
         return Ok(());
     }
-    let namespace = File::open(format!("/proc/{init}/ns/mnt"))?;
     let clones = mounts
         .iter()
         .map(|mount| clone(mount).map_err(|error| named(mount, &error)))
         .collect::<io::Result<Vec<_>>>()?;
-    let (mut told, tell) = io::pipe()?;
-    // SAFETY: this process has one thread, so the child may do whatever it could.
-    match unsafe { fork() }? {
-        ForkResult::Child => {
-            let text = match enter_and_mount(&namespace, mounts, &clones, read_only_root) {
-                Ok(()) => String::new(),
-                Err(error) => error.to_string(),
-            };
-            let _ = (&tell).write_all(text.as_bytes());
-            // SAFETY: no destructor of the parent's values may run here.
-            unsafe { libc::_exit(0) }
-        }
-        ForkResult::Parent { child } => {
-            drop(tell);
-            let mut text = String::new();
-            told.read_to_string(&mut text)?;
-            let status = waitpid(child, None)?;
-            match (text.is_empty(), status) {
-                (true, nix::sys::wait::WaitStatus::Exited(_, 0)) => Ok(()),
-                (true, status) => Err(io::Error::other(format!(
-                    "the process that attaches mounts ended: {status:?}"
-                ))),
-                (false, _) => Err(io::Error::other(text)),
-            }
-        }
-    }
+    within::mounts_of(init, || mount_all(mounts, &clones, read_only_root))
 }
 
-fn enter_and_mount(
-    namespace: &File,
-    mounts: &[AddedMount],
-    clones: &[OwnedFd],
-    read_only_root: bool,
-) -> io::Result<()> {
-    setns(namespace, CloneFlags::CLONE_NEWNS)?;
+/// Runs inside the container's mount namespace.
+fn mount_all(mounts: &[AddedMount], clones: &[OwnedFd], read_only_root: bool) -> io::Result<()> {
     for (mount, clone) in mounts.iter().zip(clones) {
         move_to(mount, clone).map_err(|error| named(mount, &error))?;
     }

@@ -17,6 +17,8 @@ pub struct Bundle {
     pub annotations: BTreeMap<String, String>,
     /// The spec's mounts.
     pub mounts: Vec<SpecMount>,
+    /// Paths that the spec hides from the container.
+    pub masked: Vec<ContainerPath>,
     /// The spec's root file system is read-only.
     pub read_only_root: bool,
     /// The spec's host name.
@@ -41,6 +43,8 @@ impl Bundle {
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let annotations = spec["annotations"].as_object().into_iter().flatten();
         let mounts = spec["mounts"].as_array().into_iter().flatten();
+        let masked = spec["linux"]["maskedPaths"].as_array();
+        let masked = masked.into_iter().flatten();
         Self {
             annotations: annotations
                 .filter_map(|(name, value)| Some((name.clone(), text(value)?)))
@@ -54,6 +58,10 @@ impl Bundle {
                         options: options.filter_map(text).collect(),
                     })
                 })
+                .collect(),
+            masked: masked
+                .filter_map(Value::as_str)
+                .map(ContainerPath::new)
                 .collect(),
             read_only_root: spec["root"]["readonly"] == true,
             hostname: text(&spec["hostname"]).filter(|name| !name.is_empty()),
@@ -84,6 +92,7 @@ mod tests {
             "hostname": "h",
             "root": {"path": "rootfs", "readonly": true},
             "annotations": {"restow.dev/enabled": "true"},
+            "linux": {"maskedPaths": ["/sys/firmware", "/proc/keys"]},
             "mounts": [
                 {"destination": "/proc", "type": "proc"},
                 {"destination": "/data/", "type": "bind", "options": ["rbind", "ro"]},
@@ -94,6 +103,10 @@ mod tests {
         assert_eq!(bundle.annotations["restow.dev/enabled"], "true");
         assert_eq!(bundle.hostname.as_deref(), Some("h"));
         assert!(bundle.read_only_root);
+        assert_eq!(
+            bundle.masked,
+            ["/sys/firmware", "/proc/keys"].map(ContainerPath::new)
+        );
         let mounts = bundle
             .mounts
             .iter()

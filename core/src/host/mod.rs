@@ -8,6 +8,7 @@ pub mod facts;
 mod handover;
 pub mod journal;
 mod node_cgroups;
+pub mod mask;
 pub mod parse;
 mod pidfd;
 pub mod real_criu;
@@ -16,6 +17,7 @@ mod restored;
 pub mod snapshot;
 pub mod target;
 mod unreachable;
+mod within;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;

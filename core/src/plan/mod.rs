@@ -15,6 +15,7 @@
 
 mod cgroup_map;
 mod files;
+mod masks;
 mod mounts;
 mod placement;
 mod resolve;
@@ -192,6 +193,8 @@ pub struct Plan {
     pub added_mounts: Vec<AddedMount>,
     /// The root file system must not be writable: criu 4.1 under runc 1.1 restores a read-only one writable.
     pub read_only_root: bool,
+    /// Paths that the new pod masks and CRIU does not, masked before the container runs.
+    pub masked: Vec<ContainerPath>,
     /// Mounts taken out of the image.
     pub dropped_mounts: Vec<MountId>,
     /// Host name; `None` when CRIU restores the old one.
@@ -269,6 +272,7 @@ pub fn plan(source: &Source, target: &Target, policy: &Policy) -> Plan {
     files::check_handed(&files, &mut findings);
     let (mounts, dropped_mounts) = mounts::plan(source, target, &resolver, &mut findings);
     let added_mounts = mounts::added(source, target, &mut findings);
+    let masked = masks::plan(source, target, &resolver, &dropped_mounts, &mut findings);
     let hostname = hostname(source, target, policy, &mut findings);
     let cgroup = placement::plan(source, target, policy, &resolver, &mut findings);
     // Stable, so that findings of one severity stay in the order of the objects.
@@ -279,6 +283,7 @@ pub fn plan(source: &Source, target: &Target, policy: &Policy) -> Plan {
         mounts,
         added_mounts,
         read_only_root: target.read_only_root,
+        masked,
         dropped_mounts,
         hostname,
         cgroup,

@@ -105,6 +105,7 @@ pub fn target(given: Given, bundle: &Bundle, node: Node) -> Result<Target, Error
         mounts: given.mounts,
         inherited: given.inherited,
         spec_mounts: bundle.mounts.clone(),
+        masked: bundle.masked.clone(),
         read_only_root: bundle.read_only_root,
         hostname,
         ..Target::default()

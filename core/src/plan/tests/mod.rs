@@ -2,6 +2,7 @@
 
 mod cgroups;
 mod files;
+mod masks;
 mod mounts;
 mod tree;
 mod watches;

@@ -1,0 +1,55 @@
+//! Paths that the new pod's spec hides from the container (`linux.maskedPaths`).
+//!
+//! CRIU re-creates the masks of the checkpoint, with two gaps. crun 1.28 lays a directory of the node over masked
+//! directories and does not name it at a restore, so that the mount would be dropped as one that the new pod has not got;
+//! and a container that had no masks (a privileged one) would have none in a pod that asks for them.
+
+use std::collections::BTreeSet;
+
+use super::resolve::Resolver;
+use crate::finding::{Finding, Object, Rule};
+use crate::ids::{ContainerPath, MountId};
+use crate::source::Source;
+use crate::target::Target;
+
+/// The paths that have to be masked before the container runs.
+pub(super) fn plan(
+    source: &Source,
+    target: &Target,
+    resolver: &Resolver<'_>,
+    dropped: &[MountId],
+    findings: &mut Vec<Finding>,
+) -> Vec<ContainerPath> {
+    let restored: BTreeSet<&ContainerPath> = source
+        .mounts
+        .iter()
+        .filter(|mount| !dropped.contains(&mount.id))
+        .filter(|mount| {
+            let joined = resolver.joined(mount.id);
+            joined.is_some_and(|joined| !matches!(joined.external, Some(None)))
+        })
+        .map(|mount| &mount.mount_point)
+        .collect();
+    let missing = target.masked.iter().filter(|path| !restored.contains(path));
+    missing
+        .map(|path| {
+            let old = source
+                .mounts
+                .iter()
+                .find(|mount| mount.mount_point == *path);
+            let object = Object::Mount {
+                mount_point: path.clone(),
+                mnt_id: old.map(|mount| mount.id),
+            };
+            if old.is_some() {
+                // It comes back, so that nobody need be warned that it is gone.
+                findings
+                    .retain(|finding| finding.rule != Rule::MountGone || finding.object != object);
+            }
+            let text =
+                "the new pod masks it; it is masked before the container runs, if it is there";
+            findings.push(Finding::note(Rule::Masked, object, text));
+            path.clone()
+        })
+        .collect()
+}
