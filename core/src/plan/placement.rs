@@ -5,7 +5,7 @@
 //! whole tree. So the interposer enters the new container's cgroup, unshares the cgroup namespace there when the
 //! container had one, and lets CRIU ignore cgroups: every task is born in the right place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +41,10 @@ pub struct CgroupPlan {
     pub old_container: BTreeMap<Hierarchy, CgroupPath>,
     /// Tasks that were in sub-cgroups of the container.
     pub placements: Vec<Placement>,
+    /// Hierarchies taken out of the image where CRIU places the tasks: it has no directory of them by which it could find
+    /// the new container's, and leaves the tasks where it is itself.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub taken_out: BTreeSet<Hierarchy>,
 }
 
 pub(super) fn plan(
@@ -79,6 +83,10 @@ pub(super) fn plan(
         container: target.cgroups.clone(),
         old_container,
         placements,
+        taken_out: match &source.manifest {
+            Some(manifest) if by_criu => manifest.cgroup.unrecorded.clone(),
+            _ => BTreeSet::new(),
+        },
     }
 }
 
