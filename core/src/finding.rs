@@ -211,8 +211,11 @@ pub struct Finding {
     pub severity: Severity,
     /// What it is about.
     pub object: Object,
-    /// What was found and what is done about it, or what a user can do; no trailing period.
+    /// What was found and what is done about it; no trailing period.
     pub text: String,
+    /// What a user can do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub way_out: Option<String>,
     /// The rule that applied.
     pub rule: Rule,
 }
@@ -224,6 +227,7 @@ impl Finding {
             severity: Severity::Note,
             object,
             text: text.into(),
+            way_out: None,
             rule,
         }
     }
@@ -234,6 +238,7 @@ impl Finding {
             severity: Severity::Warning,
             object,
             text: text.into(),
+            way_out: None,
             rule,
         }
     }
@@ -244,7 +249,25 @@ impl Finding {
             severity: Severity::Blocker,
             object,
             text: text.into(),
+            way_out: None,
             rule,
+        }
+    }
+}
+
+impl Finding {
+    /// The same with what a user can do about it; in one line it follows the text.
+    #[must_use]
+    pub fn way_out(mut self, text: impl Into<String>) -> Self {
+        self.way_out = Some(text.into());
+        self
+    }
+
+    /// What was found, and what a user can do about it.
+    fn words(&self) -> String {
+        match &self.way_out {
+            Some(way_out) => format!("{}; {way_out}", self.text),
+            None => self.text.clone(),
         }
     }
 }
@@ -264,7 +287,10 @@ impl fmt::Display for Finding {
         write!(
             f,
             "{}: {}: {} [{}]",
-            self.severity, self.object, self.text, self.rule
+            self.severity,
+            self.object,
+            self.words(),
+            self.rule
         )
     }
 }
@@ -275,7 +301,7 @@ const LISTED_FINDINGS: usize = 8;
 /// Findings in one text, for where there is room for one line only; the log has them all.
 pub fn list<'a>(what: &str, findings: impl Iterator<Item = &'a Finding>) -> String {
     let all: Vec<String> = findings
-        .map(|finding| format!("{}: {}", finding.object, finding.text))
+        .map(|finding| format!("{}: {}", finding.object, finding.words()))
         .collect();
     let shown = all[..all.len().min(LISTED_FINDINGS)].join("; ");
     match all.len().saturating_sub(LISTED_FINDINGS) {

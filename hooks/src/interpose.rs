@@ -96,7 +96,7 @@ fn decide(socket: &OwnedFd, config: Result<NodeConfig, policy::Error>) -> Option
         Ok(config) => config.enable == Enable::All,
         Err(error) => error.for_all(),
     };
-    let bundle = Bundle::read(&dir, !for_all).ok()??;
+    let bundle = Bundle::read(&dir, !for_all).ok()??.resolved();
     let policy = match config {
         Ok(config) => config
             .policy_for(&bundle.annotations)

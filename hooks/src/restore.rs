@@ -99,6 +99,10 @@ impl Restore {
                 .mount(&mount.key)
                 .is_none_or(|given| given.source != mount.source)
             {
+                operation.journal.line(format_args!(
+                    "mount {} (mnt_id {}) comes from {}, whatever the runtime said",
+                    mount.mount_point, mount.mnt_id, mount.source
+                ));
                 operation
                     .request
                     .set_external_mount(&mount.key, &mount.source);

@@ -305,7 +305,7 @@ fn plan(
     policy: &Policy,
     by_criu: bool,
 ) -> Result<Plan, String> {
-    facts::gather(source, target).map_err(|error| chain(&error))?;
+    facts::gather(source, target, policy).map_err(|error| chain(&error))?;
     if by_criu {
         let below = |path: &HostPath| {
             let mut mounts = target.cgroup_mounts.iter();

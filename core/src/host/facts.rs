@@ -3,6 +3,7 @@
 //! The planner names paths ([`crate::plan::lookups`], [`crate::plan::watch_lookups`]) and takes the answers as facts; this
 //! is where they are looked up, for the interposer and for `restow plan` alike.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use super::{look_up, watched_object};
@@ -29,7 +30,7 @@ pub struct Error {
 /// # Errors
 /// When the kernel does not let us look at a path for another reason than its absence.
 pub fn plan(source: &Source, target: &mut Target, policy: &Policy) -> Result<Plan, Error> {
-    gather(source, target)?;
+    gather(source, target, policy)?;
     Ok(plan::plan(source, target, policy))
 }
 
@@ -37,18 +38,57 @@ pub fn plan(source: &Source, target: &mut Target, policy: &Policy) -> Result<Pla
 ///
 /// # Errors
 /// When the kernel does not let us look at a path for another reason than its absence.
-pub fn gather(source: &Source, target: &mut Target) -> Result<(), Error> {
+pub fn gather(source: &Source, target: &mut Target, policy: &Policy) -> Result<(), Error> {
+    let to_come = ToCome::new(plan::cgroups_to_make(source, target, policy));
     for lookup in plan::lookups(source, target) {
         let path = lookup.path();
         let fact = look_up(&lookup).map_err(failed("look at", &path))?;
-        target.files.insert(path, fact);
+        if fact.is_some() || !to_come.promises(&path) {
+            target.files.insert(path, fact);
+        }
     }
     for lookup in plan::watch_lookups(source, target) {
         let path = lookup.path();
         let found = watched_object(&lookup).map_err(failed("watch", &path))?;
-        target.watched.insert(path, found);
+        if found.is_some() || !to_come.promises(&path) {
+            target.watched.insert(path, found);
+        }
     }
     Ok(())
+}
+
+/// Cgroups that do not exist yet. What is in them cannot be looked at, but foretold: the kernel makes the same files in all
+/// cgroups below one.
+struct ToCome(BTreeSet<HostPath>);
+
+impl ToCome {
+    fn new(made: BTreeSet<HostPath>) -> Self {
+        let absent = made.into_iter().filter(|dir| !dir.as_path().exists());
+        Self(absent.collect())
+    }
+
+    /// Whether something is going to be at a path where nothing is.
+    fn promises(&self, path: &HostPath) -> bool {
+        let Some(dir) = path.parent().filter(|dir| self.0.contains(dir)) else {
+            return self.0.contains(path);
+        };
+        self.0.contains(path) || appears(&dir, &path.name())
+    }
+}
+
+/// Whether a file is going to be in a cgroup that is made at `dir`: it is in one beside it, or in the one above (the root
+/// has files of its own, and has not all).
+fn appears(dir: &HostPath, name: &str) -> bool {
+    let mut above = dir.parent();
+    while let Some(parent) = above {
+        if parent.as_path().is_dir() {
+            let beside = std::fs::read_dir(&parent).into_iter().flatten().flatten();
+            let mut there = beside.map(|entry| entry.path().join(name));
+            return there.any(|file| file.exists()) || parent.as_path().join(name).exists();
+        }
+        above = parent.parent();
+    }
+    false
 }
 
 fn failed(action: &'static str, path: &HostPath) -> impl FnOnce(io::Error) -> Error {
@@ -56,5 +96,39 @@ fn failed(action: &'static str, path: &HostPath) -> impl FnOnce(io::Error) -> Er
         action,
         path: path.clone(),
         source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_a_cgroup_to_come_are_those_of_the_ones_around_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let pod = dir.path().join("pod");
+        std::fs::create_dir_all(pod.join("sandbox")).unwrap();
+        std::fs::write(pod.join("sandbox/cgroup.events"), "").unwrap();
+        std::fs::write(pod.join("cpu.stat"), "").unwrap();
+        let at = |path: &str| HostPath::new(pod.join(path));
+        let made = ["", "sandbox", "new", "new/sub"].map(at);
+        let to_come = ToCome::new(made.into());
+        for path in [
+            "new",
+            "new/cgroup.events",
+            "new/cpu.stat",
+            "new/sub",
+            "new/sub/cpu.stat",
+        ] {
+            assert!(to_come.promises(&at(path)), "{path}");
+        }
+        for path in [
+            "new/memory.max",
+            "new/other/cpu.stat",
+            "sandbox/memory.max",
+            "x",
+        ] {
+            assert!(!to_come.promises(&at(path)), "{path}");
+        }
     }
 }

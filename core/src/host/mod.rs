@@ -167,6 +167,32 @@ fn open_below(root: BorrowedFd<'_>, rest: &Path) -> io::Result<OwnedFd> {
     Ok(openat2(root, rest, how)?)
 }
 
+/// Where a path leads inside `root`, links followed as far as what it names is there, none out of `root`. Without `root`
+/// it is the path itself.
+pub(crate) fn resolve_in(root: &Path, path: &ContainerPath) -> ContainerPath {
+    let link = |fd: &OwnedFd| std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+    let Ok(base) = open_in(root, Path::new("")).and_then(|fd| link(&fd)) else {
+        return path.clone();
+    };
+    let mut there = Some(path.clone());
+    while let Some(prefix) = there {
+        let relative = prefix
+            .as_path()
+            .strip_prefix("/")
+            .unwrap_or(prefix.as_path());
+        let found = open_in(root, relative).and_then(|fd| link(&fd)).ok();
+        if let Some(inside) = found
+            .as_ref()
+            .and_then(|found| found.strip_prefix(&base).ok())
+            && let Some(rest) = path.strip(&prefix)
+        {
+            return ContainerPath::new(inside).join(rest);
+        }
+        there = prefix.parent();
+    }
+    path.clone()
+}
+
 pub(crate) fn file_fact(fd: &OwnedFd) -> io::Result<FileFact> {
     let stat = fstat(fd)?;
     Ok(FileFact {

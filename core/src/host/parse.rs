@@ -17,10 +17,14 @@ use crate::source::{Hierarchy, WatchedObject};
 pub struct MountInfo {
     /// Its id.
     pub id: MountId,
+    /// Device number of its file system, major and minor.
+    pub device: (u32, u32),
     /// The part of the file system that is mounted.
     pub root: PathBuf,
     /// Where, from the process's root.
     pub mount_point: PathBuf,
+    /// Its own options (`ro`, `nosuid`, ...), as they stand.
+    pub options: String,
     /// File system type.
     pub fs_type: String,
     /// Super block options, as they stand.
@@ -42,16 +46,21 @@ pub fn mountinfo(text: &[u8]) -> Result<Vec<MountInfo>, usize> {
 fn mountinfo_line(line: &[u8]) -> Option<MountInfo> {
     let mut fields = line.split(|byte| *byte == b' ');
     let id = number(fields.next()?)?;
-    let mut fields = fields.skip(2);
+    let mut fields = fields.skip(1);
+    let (major, minor) = std::str::from_utf8(fields.next()?).ok()?.split_once(':')?;
+    let device = (major.parse().ok()?, minor.parse().ok()?);
     let root = unescape(fields.next()?);
     let mount_point = unescape(fields.next()?);
+    let options = String::from_utf8_lossy(fields.next()?).into_owned();
     let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
     let fs_type = String::from_utf8_lossy(fields.next()?).into_owned();
     let super_options = String::from_utf8_lossy(fields.nth(1)?).into_owned();
     Some(MountInfo {
         id: MountId(id),
+        device,
         root,
         mount_point,
+        options,
         fs_type,
         super_options,
     })
@@ -169,6 +178,10 @@ mod tests {
         assert_eq!(mounts.len(), 2);
         assert_eq!(mounts[0].root, PathBuf::from("/mnt 1"));
         assert_eq!(mounts[0].mount_point, PathBuf::from("/a b\\c"));
+        assert_eq!(
+            (mounts[0].device, mounts[0].options.as_str()),
+            ((98, 0), "rw,noatime")
+        );
         assert_eq!(mounts[0].fs_type, "ext4");
         assert_eq!(mounts[0].super_options, "rw,errors=continue");
         assert_eq!(mounts[1].id, MountId(37));

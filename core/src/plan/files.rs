@@ -205,11 +205,7 @@ fn cgroup_file_gone(
     } else {
         "it is open for writing, so it cannot be made inert; give the new pod what the old one had"
     };
-    findings.push(Finding::blocker(
-        Rule::CgroupFileGone,
-        object(),
-        format!("{missing}; {way_out}"),
-    ));
+    findings.push(Finding::blocker(Rule::CgroupFileGone, object(), missing).way_out(way_out));
     None
 }
 

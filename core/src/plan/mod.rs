@@ -243,6 +243,11 @@ pub fn lookups(source: &Source, target: &Target) -> BTreeSet<Lookup> {
     wanted
 }
 
+/// Cgroups that are there when the container is restored, and may not be yet, as paths on the node.
+pub fn cgroups_to_make(source: &Source, target: &Target, policy: &Policy) -> BTreeSet<HostPath> {
+    placement::to_make(source, target, policy, &Resolver::new(source, target))
+}
+
 /// The paths on the node on which [`plan`] wants to know what a watch would watch ([`crate::host::watched_object`]).
 pub fn watch_lookups(source: &Source, target: &Target) -> BTreeSet<Lookup> {
     watches::lookups(source, &Resolver::new(source, target))

@@ -126,20 +126,6 @@ pub(super) fn plan(
         }
         match (external, mount.ext_key.as_deref()) {
             (Some(Some(found)), Some(key)) => {
-                let given = target
-                    .mount(key)
-                    .map(|given| &given.source)
-                    .filter(|given| *given != found);
-                if let Some(given) = given {
-                    let object = Object::Mount {
-                        mount_point: mount.mount_point.clone(),
-                        mnt_id: Some(mount.id),
-                    };
-                    let text = format!(
-                        "the runtime gave {given} for it, which is not this container's; it is {found}"
-                    );
-                    findings.push(Finding::note(Rule::MountJoined, object, text));
-                }
                 plans.push(MountPlan {
                     mnt_id: mount.id,
                     mount_point: mount.mount_point.clone(),
@@ -184,11 +170,9 @@ fn drop_mount(
             format!("{why}; nothing uses it, so it is dropped"),
         ));
     } else {
-        let text = format!(
-            "{why}, but it is in use by {}; give the new pod this mount",
-            list(&users)
-        );
-        findings.push(Finding::blocker(Rule::MountGone, object, text));
+        let text = format!("{why}, but it is in use by {}", list(&users));
+        let way_out = "give the new pod this mount";
+        findings.push(Finding::blocker(Rule::MountGone, object, text).way_out(way_out));
     }
 }
 

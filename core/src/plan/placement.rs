@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::resolve::Resolver;
 use crate::finding::{Finding, Object, Rule};
-use crate::ids::{CgroupPath, NsPid};
+use crate::ids::{CgroupPath, HostPath, NsPid};
 use crate::policy::{ManageCgroups, Policy};
 use crate::source::{Hierarchy, Source};
 use crate::target::Target;
@@ -41,10 +41,6 @@ pub struct CgroupPlan {
     pub old_container: BTreeMap<Hierarchy, CgroupPath>,
     /// Tasks that were in sub-cgroups of the container.
     pub placements: Vec<Placement>,
-    /// Hierarchies taken out of the image where CRIU places the tasks: it has no directory of them by which it could find
-    /// the new container's, and leaves the tasks where it is itself.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub taken_out: BTreeSet<Hierarchy>,
 }
 
 pub(super) fn plan(
@@ -56,22 +52,7 @@ pub(super) fn plan(
 ) -> CgroupPlan {
     let old_container = source.container_cgroups();
     let by_criu = policy.manage_cgroups == ManageCgroups::Soft;
-    for (hierarchy, old) in &old_container {
-        match target.cgroups.get(hierarchy) {
-            Some(new) if new != old => findings.push(Finding::note(
-                Rule::CgroupPlacement,
-                Object::Cgroup { path: old.clone() },
-                format!("tasks go to {new} ({hierarchy}); limits are those of the new pod"),
-            )),
-            Some(_) => {}
-            None if old.is_root() => {}
-            None => findings.push(Finding::warning(
-                Rule::CgroupPlacement,
-                Object::Cgroup { path: old.clone() },
-                format!("this node has no hierarchy {hierarchy}"),
-            )),
-        }
-    }
+    moves(target, &old_container, findings);
     let placements = if policy.manage_cgroups == ManageCgroups::Auto {
         placements(source, target, &old_container, resolver, findings)
     } else {
@@ -83,11 +64,64 @@ pub(super) fn plan(
         container: target.cgroups.clone(),
         old_container,
         placements,
-        taken_out: match &source.manifest {
-            Some(manifest) if by_criu => manifest.cgroup.unrecorded.clone(),
-            _ => BTreeSet::new(),
-        },
     }
+}
+
+/// Says where the container's tasks go. Hierarchies in which it is the same move are told together.
+fn moves(
+    target: &Target,
+    old_container: &BTreeMap<Hierarchy, CgroupPath>,
+    findings: &mut Vec<Finding>,
+) {
+    let mut together: BTreeMap<(&CgroupPath, &CgroupPath), Vec<String>> = BTreeMap::new();
+    for (hierarchy, old) in old_container {
+        match target.cgroups.get(hierarchy) {
+            Some(new) if new != old => {
+                let hierarchies = together.entry((old, new)).or_default();
+                hierarchies.push(hierarchy.to_string());
+            }
+            Some(_) => {}
+            None if old.is_root() => {}
+            None => findings.push(Finding::warning(
+                Rule::CgroupPlacement,
+                Object::Cgroup { path: old.clone() },
+                format!("this node has no hierarchy {hierarchy}"),
+            )),
+        }
+    }
+    for ((old, new), hierarchies) in together {
+        let hierarchies = hierarchies.join(", ");
+        findings.push(Finding::note(
+            Rule::CgroupPlacement,
+            Object::Cgroup { path: old.clone() },
+            format!("tasks go to {new} ({hierarchies}); limits are those of the new pod"),
+        ));
+    }
+}
+
+/// Cgroups that are made for the container, as paths on the node: its own, which the runtime makes, and those of its
+/// tasks below it.
+pub(super) fn to_make(
+    source: &Source,
+    target: &Target,
+    policy: &Policy,
+    resolver: &Resolver<'_>,
+) -> BTreeSet<HostPath> {
+    let own = target.cgroups.iter();
+    let mut made: BTreeSet<HostPath> = own
+        .filter_map(|(hierarchy, path)| target.cgroup_path_on_host(hierarchy, path))
+        .collect();
+    for placement in plan(source, target, policy, resolver, &mut Vec::new()).placements {
+        let container = target.cgroups.get(&placement.hierarchy);
+        let mut below = Some(placement.cgroup.clone());
+        while let Some(path) = below
+            .filter(|path| container.is_some_and(|own| path != own && path.strip(own).is_some()))
+        {
+            made.extend(target.cgroup_path_on_host(&placement.hierarchy, &path));
+            below = path.parent();
+        }
+    }
+    made
 }
 
 /// Tasks that were below the container's cgroup go to the same place below the new one.

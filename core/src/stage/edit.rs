@@ -3,15 +3,12 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-use criu_image::views::{
-    CgroupEntry, FileEntry, InotifyFileEntry, MntEntry, RegFileEntry, UtsnsEntry,
-};
+use criu_image::views::{FileEntry, InotifyFileEntry, MntEntry, RegFileEntry, UtsnsEntry};
 use criu_image::{Change, Kind};
 
 use super::Error;
 use crate::ids::{FileId, MountId};
 use crate::plan::{FileEdit, FilePlan, Plan, WatchPlan};
-use crate::source::Hierarchy;
 use crate::source::images::{self, ImageDir};
 
 /// Every image that the plan changes, by name.
@@ -23,7 +20,6 @@ pub(super) fn edited_images(
     files(images, plan, &mut edited)?;
     mounts(images, plan, &mut edited)?;
     hostname(images, plan, &mut edited)?;
-    cgroups(images, plan, &mut edited)?;
     Ok(edited)
 }
 
@@ -164,36 +160,6 @@ fn hostname(images: &ImageDir, plan: &Plan, edited: &mut Edited) -> Result<(), E
         })
         .map_err(images::Error::from)?;
     edited.insert(name.into(), bytes);
-    Ok(())
-}
-
-/// Takes hierarchies out, with the places that tasks had in them (CRIU wants a controller for each,
-/// `criu/cgroup.c`, `prepare_cgns`).
-fn cgroups(images: &ImageDir, plan: &Plan, edited: &mut Edited) -> Result<(), Error> {
-    const NAME: &str = "cgroup.img";
-    let taken_out = &plan.cgroup.taken_out;
-    if taken_out.is_empty() {
-        return Ok(());
-    }
-    let Some(image) = images.image(NAME, Kind::Cgroup)? else {
-        return Ok(());
-    };
-    let bytes = image
-        .rewrite::<criu_image::Error>(|record| {
-            let mut entry: CgroupEntry = record.view()?;
-            for set in &mut entry.sets {
-                set.ctls
-                    .retain(|member| !taken_out.contains(&Hierarchy(member.name.to_string())));
-            }
-            entry.controllers.retain(|controller| {
-                let names: Vec<String> =
-                    controller.cnames.iter().map(ToString::to_string).collect();
-                !taken_out.contains(&Hierarchy(names.join(",")))
-            });
-            record.with(&entry)
-        })
-        .map_err(images::Error::from)?;
-    edited.insert(NAME.into(), bytes);
     Ok(())
 }
 

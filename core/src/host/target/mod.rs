@@ -1,7 +1,11 @@
 //! Where a container goes, put together out of what a runtime says and what the node is.
 //!
-//! The interposer reads it out of CRIU's request; `restow plan` works it out before there is a request. Both end in
-//! [`target`], so that they plan for the same thing.
+//! The interposer reads it out of CRIU's request; `restow plan` works it out before there is a request, from a bundle
+//! ([`of_bundle`]) or a running process ([`of_process`]). All end in [`target`], so that they plan for the same thing.
+
+mod cgroups_path;
+mod of_bundle;
+mod of_process;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -12,6 +16,9 @@ use super::{Bundle, MountInfo, cgroup_mounts, hostname_in, mountinfo};
 use crate::ids::{CgroupPath, HostPid};
 use crate::source::Hierarchy;
 use crate::target::{CgroupMount, Target, TargetMount};
+
+pub use of_bundle::{Runtime, of_bundle};
+pub use of_process::of_process;
 
 /// Something about the new container or the node that cannot be read.
 #[derive(Debug, thiserror::Error)]

@@ -83,7 +83,6 @@ pub(super) fn manifest(private: bool) -> Manifest {
             private_namespace: private,
             paths: BTreeMap::new(),
             namespace_roots: None,
-            unrecorded: BTreeSet::new(),
         },
         unreachable: Vec::new(),
         mounts: vec![ManifestMount {

@@ -125,7 +125,7 @@ fn a_v1_hierarchy_shows_the_new_container_whatever_source_the_runtime_gave() {
     let given = HostPath::new("/sys/fs/cgroup/pids/system.slice");
     target.mounts.push(TargetMount {
         key: "/sys/fs/cgroup/pids".into(),
-        source: given.clone(),
+        source: given,
     });
 
     // The spec names the mount's source itself: it is followed, and the file is not in it, so it is handed in.
@@ -158,11 +158,6 @@ fn a_v1_hierarchy_shows_the_new_container_whatever_source_the_runtime_gave() {
         HostPath::new(format!("/sys/fs/cgroup/pids{NEW}"))
     );
     assert_eq!(plan.files[0].new, plan.files[0].old);
-    assert!(
-        plan.findings
-            .iter()
-            .any(|finding| finding.text.contains(&given.to_string()))
-    );
 }
 
 #[test]
