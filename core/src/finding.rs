@@ -31,6 +31,8 @@ pub enum Rule {
     MountAdded,
     /// A path that the new pod hides from its container.
     Masked,
+    /// A mount or path is writable or read-only as the new pod has it.
+    Access,
     /// Tasks go to the new container's cgroup.
     CgroupPlacement,
     /// A file of the container's cgroup follows the container.
@@ -68,6 +70,7 @@ impl fmt::Display for Rule {
             Self::MountGone => "mount-gone",
             Self::MountAdded => "mount-added",
             Self::Masked => "masked",
+            Self::Access => "access",
             Self::CgroupPlacement => "cgroup-placement",
             Self::CgroupContainer => "cgroup-container",
             Self::CgroupPod => "cgroup-pod",

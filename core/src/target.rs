@@ -49,6 +49,16 @@ pub struct SpecMount {
 }
 
 impl SpecMount {
+    /// Whether it is read-only; `None` when nothing is said.
+    pub fn read_only(&self) -> Option<bool> {
+        let mut said = self.options.iter().rev();
+        said.find_map(|option| match option.as_str() {
+            "ro" | "rro" => Some(true),
+            "rw" | "rrw" => Some(false),
+            _ => None,
+        })
+    }
+
     /// Whether it is a bind mount. The type does not count then (OCI runtime specification, `config.md`, mounts).
     pub fn bind(&self) -> bool {
         self.options
@@ -87,6 +97,8 @@ pub struct Target {
     pub spec_mounts: Vec<SpecMount>,
     /// Paths that the new container's spec hides from it (`linux.maskedPaths`).
     pub masked: Vec<ContainerPath>,
+    /// Paths that the new container's spec makes read-only (`linux.readonlyPaths`).
+    pub read_only_paths: Vec<ContainerPath>,
     /// The new container's root file system is read-only.
     pub read_only_root: bool,
     /// Host name of the new sandbox, when the container gets it from there.

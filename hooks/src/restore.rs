@@ -9,7 +9,7 @@ use restow::chain;
 use restow::finding;
 use restow::host::attach::attach;
 use restow::host::journal::{Journal, PLAN};
-use restow::host::mask::mask;
+use restow::host::protect::protect;
 use restow::host::target::{Given, Node};
 use restow::host::{self, Exposure, Handed, PidFd, RestoredTree, cgroup};
 use restow::ids::{CgroupPath, HostPath, HostPid};
@@ -196,8 +196,9 @@ impl Restore {
         }
         attach(init, &self.plan.added_mounts, self.plan.read_only_root)
             .map_err(|error| format!("A mount of the new pod cannot be attached: {error}"))?;
-        mask(init, &self.plan.masked)
-            .map_err(|error| format!("A path of the new container cannot be masked: {error}"))?;
+        protect(init, &self.plan).map_err(|error| {
+            format!("What the new container must not see or write cannot be protected: {error}")
+        })?;
         let verdict = verify(&self.plan, &tree);
         for mismatch in &verdict.mismatches {
             self.journal.line(mismatch);

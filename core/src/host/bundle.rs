@@ -20,6 +20,8 @@ pub struct Bundle {
     pub mounts: Vec<SpecMount>,
     /// Paths that the spec hides from the container.
     pub masked: Vec<ContainerPath>,
+    /// Paths that the spec makes read-only.
+    pub read_only_paths: Vec<ContainerPath>,
     /// The spec's root file system is read-only.
     pub read_only_root: bool,
     /// The spec's host name.
@@ -69,10 +71,15 @@ impl Bundle {
         let annotations = spec["annotations"].as_object().into_iter().flatten();
         let mounts = spec["mounts"].as_array().into_iter().flatten();
         let linux = &spec["linux"];
-        let masked = linux["maskedPaths"].as_array();
-        let masked = masked.into_iter().flatten();
         let namespaces = linux["namespaces"].as_array().into_iter().flatten();
         let devices = linux["devices"].as_array().into_iter().flatten();
+        let paths = |name: &str| -> Vec<ContainerPath> {
+            let paths = linux[name].as_array().into_iter().flatten();
+            paths
+                .filter_map(Value::as_str)
+                .map(ContainerPath::new)
+                .collect()
+        };
         Self {
             annotations: annotations
                 .filter_map(|(name, value)| Some((name.clone(), text(value)?)))
@@ -102,10 +109,8 @@ impl Bundle {
                     })
                 })
                 .collect(),
-            masked: masked
-                .filter_map(Value::as_str)
-                .map(ContainerPath::new)
-                .collect(),
+            masked: paths("maskedPaths"),
+            read_only_paths: paths("readonlyPaths"),
             read_only_root: spec["root"]["readonly"] == true,
             hostname: text(&spec["hostname"]).filter(|name| !name.is_empty()),
         }
@@ -182,6 +187,7 @@ mod tests {
                 "cgroupsPath": "a:b:c",
                 "namespaces": [{"type": "uts", "path": "/proc/1/ns/uts"}, {"type": "pid"}],
                 "maskedPaths": ["/sys/firmware", "/proc/keys"],
+                "readonlyPaths": ["/proc/sys"],
                 "devices": [{"path": "/dev/fuse"}],
             },
         });
@@ -189,6 +195,7 @@ mod tests {
         assert_eq!(bundle.annotations["restow.dev/enabled"], "true");
         assert_eq!(bundle.hostname.as_deref(), Some("h"));
         assert!(bundle.read_only_root);
+        assert_eq!(bundle.read_only_paths, [ContainerPath::new("/proc/sys")]);
         assert_eq!(
             bundle.masked,
             ["/sys/firmware", "/proc/keys"].map(ContainerPath::new)

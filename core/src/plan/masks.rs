@@ -4,11 +4,9 @@
 //! directories and does not name it at a restore, so that the mount would be dropped as one that the new pod has not got;
 //! and a container that had no masks (a privileged one) would have none in a pod that asks for them.
 
-use std::collections::BTreeSet;
-
-use super::resolve::Resolver;
+use super::mounts::RestoredMounts;
 use crate::finding::{Finding, Object, Rule};
-use crate::ids::{ContainerPath, MountId};
+use crate::ids::ContainerPath;
 use crate::source::Source;
 use crate::target::Target;
 
@@ -16,21 +14,10 @@ use crate::target::Target;
 pub(super) fn plan(
     source: &Source,
     target: &Target,
-    resolver: &Resolver<'_>,
-    dropped: &[MountId],
+    restored: &RestoredMounts<'_>,
     findings: &mut Vec<Finding>,
 ) -> Vec<ContainerPath> {
-    let restored: BTreeSet<&ContainerPath> = source
-        .mounts
-        .iter()
-        .filter(|mount| !dropped.contains(&mount.id))
-        .filter(|mount| {
-            let joined = resolver.joined(mount.id);
-            joined.is_some_and(|joined| !matches!(joined.external, Some(None)))
-        })
-        .map(|mount| &mount.mount_point)
-        .collect();
-    let missing = target.masked.iter().filter(|path| !restored.contains(path));
+    let missing = target.masked.iter().filter(|path| !restored.has(path));
     missing
         .map(|path| {
             let old = source

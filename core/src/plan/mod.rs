@@ -13,6 +13,7 @@
 //! [`crate::host`]), and [`plan`] takes the answers in [`Target::files`]. So the same function serves the interposer,
 //! `restow plan` and the tests.
 
+mod access;
 mod cgroup_map;
 mod files;
 mod masks;
@@ -195,6 +196,10 @@ pub struct Plan {
     pub read_only_root: bool,
     /// Paths that the new pod masks and CRIU does not, masked before the container runs.
     pub masked: Vec<ContainerPath>,
+    /// Paths that the new pod has read-only and CRIU does not, made so before the container runs.
+    pub read_only_paths: Vec<ContainerPath>,
+    /// Mounts that were writable and are read-only in the new pod, made so before the container runs.
+    pub read_only_mounts: Vec<ContainerPath>,
     /// Mounts taken out of the image.
     pub dropped_mounts: Vec<MountId>,
     /// Host name; `None` when CRIU restores the old one.
@@ -277,7 +282,10 @@ pub fn plan(source: &Source, target: &Target, policy: &Policy) -> Plan {
     files::check_handed(&files, &mut findings);
     let (mounts, dropped_mounts) = mounts::plan(source, target, &resolver, &mut findings);
     let added_mounts = mounts::added(source, target, &mut findings);
-    let masked = masks::plan(source, target, &resolver, &dropped_mounts, &mut findings);
+    let restored = mounts::RestoredMounts::of(source, &resolver, &dropped_mounts);
+    let masked = masks::plan(source, target, &restored, &mut findings);
+    let read_only_paths = access::read_only_paths(target, &restored, &mut findings);
+    let read_only_mounts = access::plan(source, target, &resolver, &restored, &mut findings);
     let hostname = hostname(source, target, policy, &mut findings);
     let cgroup = placement::plan(source, target, policy, &resolver, &mut findings);
     // Stable, so that findings of one severity stay in the order of the objects.
@@ -289,6 +297,8 @@ pub fn plan(source: &Source, target: &Target, policy: &Policy) -> Plan {
         added_mounts,
         read_only_root: target.read_only_root,
         masked,
+        read_only_paths,
+        read_only_mounts,
         dropped_mounts,
         hostname,
         cgroup,

@@ -1,6 +1,6 @@
 //! Mounts: joined by mount point, never matched by id or by where they came from.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::resolve::{Lookup, Resolver};
@@ -12,6 +12,31 @@ use crate::target::{SpecMount, Target, TargetMount};
 
 /// More users than this of a missing mount are counted, not listed.
 const LISTED_USERS: usize = 5;
+
+/// The mounts that CRIU re-creates.
+pub(super) struct RestoredMounts<'a>(BTreeMap<&'a ContainerPath, &'a Mount>);
+
+impl<'a> RestoredMounts<'a> {
+    pub(super) fn of(source: &'a Source, resolver: &Resolver<'_>, dropped: &[MountId]) -> Self {
+        let restored = source.mounts.iter().filter(|mount| {
+            let joined = resolver.joined(mount.id);
+            let given = joined.is_none_or(|joined| !matches!(joined.external, Some(None)));
+            given && !dropped.contains(&mount.id)
+        });
+        // Of several at one place the last is on top.
+        Self(restored.map(|mount| (&mount.mount_point, mount)).collect())
+    }
+
+    /// Whether one is at this place.
+    pub(super) fn has(&self, mount_point: &ContainerPath) -> bool {
+        self.0.contains_key(mount_point)
+    }
+
+    /// At each place the one that is seen there.
+    pub(super) fn topmost(&self) -> impl Iterator<Item = &'a Mount> {
+        self.0.values().copied()
+    }
+}
 
 pub(super) fn lookups(source: &Source, target: &Target, resolver: &Resolver<'_>) -> Vec<Lookup> {
     let joined = source

@@ -33,6 +33,9 @@ const FD_INOTIFY: u32 = 8;
 /// States of a process that has ended (`COMPEL_TASK_DEAD`, `COMPEL_TASK_ZOMBIE` of `compel/include/uapi/task-state.h`).
 const ENDED: [u32; 2] = [2, 6];
 
+/// `MS_RDONLY` of `mount(2)`.
+const MS_RDONLY: u32 = 1;
+
 /// A VMA whose `shmid` is the id of a file (`VMA_FILE_PRIVATE`, `VMA_FILE_SHARED` of `criu/include/image.h`).
 const VMA_FILE: u32 = 1 << 6 | 1 << 7;
 
@@ -271,6 +274,7 @@ fn mount(entry: MntEntry) -> Mount {
         root: ContainerPath::new(entry.root),
         fs,
         options: entry.options.to_string(),
+        read_only: entry.flags & MS_RDONLY != 0,
         ext_key: entry.ext_key.as_ref().map(ToString::to_string),
     }
 }

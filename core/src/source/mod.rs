@@ -78,6 +78,8 @@ pub struct Mount {
     pub fs: FsType,
     /// For a v1 cgroup mount, its super block options, which name its controllers.
     pub options: String,
+    /// Nothing can be written there.
+    pub read_only: bool,
     /// The key under which the runtime must give a source at restore; `None` for what CRIU mounts by itself.
     pub ext_key: Option<String>,
 }

@@ -113,6 +113,7 @@ pub fn target(given: Given, bundle: &Bundle, node: Node) -> Result<Target, Error
         inherited: given.inherited,
         spec_mounts: bundle.mounts.clone(),
         masked: bundle.masked.clone(),
+        read_only_paths: bundle.read_only_paths.clone(),
         read_only_root: bundle.read_only_root,
         hostname,
         ..Target::default()

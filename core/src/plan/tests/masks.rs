@@ -12,6 +12,7 @@ fn mount(id: u32, at: &str, key: Option<&str>) -> Mount {
         root: ContainerPath::new("/"),
         fs: FsType::Other(1),
         options: String::new(),
+        read_only: false,
         ext_key: key.map(str::to_owned),
     }
 }

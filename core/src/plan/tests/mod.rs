@@ -1,5 +1,6 @@
 //! The rules, each on the smallest container that shows it.
 
+mod access;
 mod cgroups;
 mod files;
 mod masks;
@@ -34,6 +35,7 @@ pub(super) fn source(private: bool) -> Source {
         root: ContainerPath::new("/"),
         fs,
         options: String::new(),
+        read_only: false,
         ext_key: ext_key.map(str::to_owned),
     };
     let namespace_root = private.then(|| CgroupPath::new(OLD));
