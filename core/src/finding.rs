@@ -55,6 +55,10 @@ pub enum Rule {
     Watch,
     /// The host name.
     Hostname,
+    /// A socket keeps its place, with the new pod's address instead of the old one's.
+    Socket,
+    /// An established TCP connection.
+    Connection,
     /// The checkpoint itself (its age, completeness, origin).
     Checkpoint,
     /// What was found after the restore, before the container ran.
@@ -82,6 +86,8 @@ impl fmt::Display for Rule {
             Self::Volume => "volume",
             Self::Watch => "watch",
             Self::Hostname => "hostname",
+            Self::Socket => "socket",
+            Self::Connection => "connection",
             Self::Checkpoint => "checkpoint",
             Self::Verify => "verify",
             Self::Criu => "criu",
@@ -132,6 +138,18 @@ pub enum Object {
         /// Its id in the checkpoint; absent for a mount only the new pod has.
         #[serde(skip_serializing_if = "Option::is_none")]
         mnt_id: Option<MountId>,
+    },
+    /// A socket.
+    Socket {
+        /// What it speaks: `tcp`, `udp`, `ip`, `unix`.
+        protocol: String,
+        /// The address or name it is bound to.
+        local: String,
+        /// The address it is connected to.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        peer: Option<String>,
+        /// Who holds it.
+        holders: Vec<Holder>,
     },
     /// A cgroup.
     Cgroup {
@@ -196,6 +214,18 @@ impl fmt::Display for Object {
                 mount_point,
                 mnt_id: None,
             } => write!(f, "mount {mount_point}"),
+            Self::Socket {
+                protocol,
+                local,
+                peer,
+                holders,
+            } => {
+                list_holders(f, holders)?;
+                let space = if holders.is_empty() { "" } else { ", " };
+                write!(f, "{space}{protocol} socket {local}")?;
+                peer.iter()
+                    .try_for_each(|peer| write!(f, " connected to {peer}"))
+            }
             Self::Cgroup { path } => write!(f, "cgroup {path}"),
             Self::Process { pid } => write!(f, "process {pid}"),
             Self::Hostname => f.write_str("host name"),

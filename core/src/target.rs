@@ -1,12 +1,14 @@
 //! Where a checkpoint goes: the cgroup, mounts and host name of the new container, as plain data.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{CgroupPath, ContainerPath, HostPath};
 use crate::plan::Lookup;
-use crate::source::{Hierarchy, WatchedObject};
+use crate::source::manifest::InterfaceAddress;
+use crate::source::{Hierarchy, Protocol, UnixKind, WatchedObject};
 
 /// Identity of a file: device and inode number, as `stat(2)` gives them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -78,6 +80,49 @@ pub struct CgroupMount {
     pub mount_point: HostPath,
 }
 
+/// The network namespace that the container gets.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TargetNetwork {
+    /// Its addresses, in the order of its interfaces.
+    pub addresses: Vec<InterfaceAddress>,
+    /// What came of trying the endpoints that [`crate::plan::endpoints`] asked for.
+    pub trials: BTreeMap<Endpoint, Trial>,
+}
+
+/// A place for a socket.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Endpoint {
+    /// Of an internet socket.
+    Inet {
+        /// What it speaks.
+        protocol: Protocol,
+        /// The address to bind it to.
+        local: SocketAddr,
+        /// The address to connect it to.
+        peer: Option<SocketAddr>,
+        /// It is to take no IPv4 connections.
+        v6only: bool,
+    },
+    /// An abstract name.
+    Abstract {
+        /// Kind of the socket; each has names of its own.
+        kind: UnixKind,
+        /// The name, without the leading zero.
+        name: Vec<u8>,
+    },
+}
+
+/// What came of trying to put a socket at an [`Endpoint`]; error numbers as in `errno(3)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trial {
+    /// It can be there.
+    Fine,
+    /// It cannot be bound.
+    NotBound(i32),
+    /// It can be bound but not connected.
+    NotConnected(i32),
+}
+
 /// Where a checkpoint goes.
 #[derive(Debug, Clone, Default)]
 pub struct Target {
@@ -103,6 +148,10 @@ pub struct Target {
     pub read_only_root: bool,
     /// Host name of the new sandbox, when the container gets it from there.
     pub hostname: Option<String>,
+    /// The file of the network namespace that the container joins; `None` when it gets a new one, or has the runtime's.
+    pub network_namespace: Option<HostPath>,
+    /// What is there; `None` when nobody has looked.
+    pub network: Option<TargetNetwork>,
     /// What is at the paths that [`crate::plan::lookups`] asked for; `None` for a path where nothing is.
     pub files: BTreeMap<HostPath, Option<FileFact>>,
     /// What a watch on each of the paths that [`crate::plan::watch_lookups`] asked for would watch; `None` where nothing

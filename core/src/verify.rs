@@ -4,6 +4,8 @@
 //! state has been used by a running program.
 
 use std::cmp::Ordering;
+mod sockets;
+
 use std::collections::BTreeMap;
 use std::io;
 
@@ -12,6 +14,8 @@ use crate::ids::{CgroupPath, ContainerPath, HostPath, HostPid, MountId, NsPid};
 use crate::plan::{FilePlan, Plan, WatchPlan};
 use crate::source::{Hierarchy, WatchedObject};
 use crate::target::ObjectId;
+
+pub use sockets::{InetLine, UnixLine};
 
 /// What [`verify`] asks about a restored tree; [`crate::host::RestoredTree`] answers from `/proc`.
 pub trait Restored {
@@ -30,6 +34,16 @@ pub trait Restored {
     /// # Errors
     /// When there is no such descriptor or process.
     fn watches(&self, pid: HostPid, fd: u32) -> io::Result<BTreeMap<u32, WatchedObject>>;
+    /// What the network namespace knows of a TCP or UDP socket; `None` when it is neither bound nor connected.
+    ///
+    /// # Errors
+    /// When there is no such descriptor or process, or it is no socket.
+    fn inet_socket(&self, pid: HostPid, fd: u32) -> io::Result<Option<InetLine>>;
+    /// The same of a unix socket.
+    ///
+    /// # Errors
+    /// As [`Restored::inet_socket`].
+    fn unix_socket(&self, pid: HostPid, fd: u32) -> io::Result<Option<UnixLine>>;
     /// A process's cgroups, as the node sees them.
     ///
     /// # Errors
@@ -111,6 +125,7 @@ pub fn verify(plan: &Plan, tree: &impl Restored) -> Verdict {
     for watch in &plan.watches {
         watched(watch, tree, &mut verdict);
     }
+    sockets::sockets(&plan.sockets, tree, &mut verdict);
     for mount in &plan.mounts {
         let (at, id) = (&mount.mount_point, Some(mount.mnt_id));
         mount_point(at, id, &mount.source, mount.expect, tree, &mut verdict);

@@ -9,10 +9,12 @@ use restow::chain;
 use restow::host;
 use restow::host::journal::{Journal, replace};
 use restow::ids::HostPid;
+use restow::policy::{Policy, Tcp};
 use restow::source::images::{self, ImageDir};
 use restow::source::manifest::FILE_NAME;
 use restow::source::{Manifest, ManifestFile};
 
+use crate::connections;
 use crate::operation::Operation;
 use crate::relay::{Answer, Stage};
 use crate::rpc::Notification;
@@ -30,6 +32,7 @@ pub struct Dump {
     images: OwnedFd,
     journal: Journal,
     unreachable: Vec<ManifestFile>,
+    tcp: Tcp,
     written: bool,
 }
 
@@ -38,7 +41,11 @@ impl Dump {
     ///
     /// # Errors
     /// In words, when the request names no process or descriptors run out.
-    pub fn prepare(operation: &mut Operation) -> Result<Self, String> {
+    pub fn prepare(operation: &mut Operation, policy: &Policy) -> Result<Self, String> {
+        let init = operation.request.pid().map(HostPid);
+        let init = init.ok_or("The request names no process to dump")?;
+        // While the container still runs: nothing has happened to it when this says no.
+        connections::prepare(&mut operation.request, init, policy.tcp)?;
         // What an earlier dump into the same directory wrote says nothing about this one.
         match unlinkat(
             &operation.directories.images,
@@ -53,11 +60,7 @@ impl Dump {
             }
         }
         Ok(Self {
-            init: operation
-                .request
-                .pid()
-                .map(HostPid)
-                .ok_or("The request names no process to dump")?,
+            init,
             runtime: operation.peer.runtime(),
             container: operation.peer.container().map(str::to_owned),
             identity: operation
@@ -77,6 +80,7 @@ impl Dump {
                 .try_clone()
                 .map_err(|error| chain(&error))?,
             unreachable: Vec::new(),
+            tcp: policy.tcp,
             written: false,
         })
     }
@@ -142,7 +146,16 @@ impl Dump {
 impl Stage for Dump {
     fn notified(&mut self, notification: &Notification) -> Answer {
         match notification.script.as_str() {
-            "query-ext-files" => return self.find_unreachable(),
+            "query-ext-files" => {
+                // Again, now that nothing can connect any more.
+                return match connections::forbid(self.init, self.tcp) {
+                    Ok(()) => self.find_unreachable(),
+                    Err(reason) => {
+                        self.journal.line(format_args!("vetoed: {reason}"));
+                        Answer::Veto(reason)
+                    }
+                };
+            }
             "post-dump" => {}
             _ => return Answer::Forward,
         }

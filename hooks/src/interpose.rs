@@ -160,7 +160,7 @@ fn work(args: &[OsString], real: &RealCriu, client: Connection, asked: Asked) ->
     };
     let started = policy.and_then(|policy| match kind {
         Kind::DUMP => {
-            let stage = Dump::prepare(&mut operation)?;
+            let stage = Dump::prepare(&mut operation, &policy)?;
             let fds = stage.descriptors();
             launch(
                 args,

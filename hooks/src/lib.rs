@@ -12,9 +12,10 @@
 //! * [`interpose`]: the decision, and the order of the steps above.
 //! * [`peer`]: who came before.
 //! * [`rpc`], [`seqpacket`]: CRIU's messages and the socket they travel on.
-//! * [`operation`], [`dump`], [`restore`]: what is prepared, and what is done at each notification.
+//! * [`operation`], [`dump`], [`restore`], [`connections`]: what is prepared, and what is done at each notification.
 //! * [`relay`], [`helper`]: the process that stays between the two.
 
+pub mod connections;
 pub mod dump;
 pub mod helper;
 pub mod interpose;

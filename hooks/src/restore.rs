@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, RawFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use criu_image::wire::Error;
 use restow::chain;
 use restow::finding;
 use restow::host::attach::attach;
@@ -107,6 +108,11 @@ impl Restore {
                     .request
                     .set_external_mount(&mount.key, &mount.source);
             }
+        }
+        if plan.sockets.tcp_close {
+            operation.request.close_connections();
+        } else if plan.sockets.connections() {
+            operation.request.keep_connections();
         }
         if plan.cgroup.by_criu {
             operation.request.set_cgroups(
@@ -302,6 +308,7 @@ fn target(operation: &Operation) -> Result<Target, String> {
         mounts: operation.request.external_mounts().map_err(bad)?,
         inherited: operation.request.inherited().map_err(bad)?,
         uts: operation.request.joined_namespace("uts").map_err(bad)?,
+        network: network_namespace(operation).map_err(bad)?,
     };
     // runc has moved this process to the container's cgroup already; crun only names it.
     if host::cgroups(operation.peer.pid).is_ok_and(|peer| peer == given.cgroups) {
@@ -309,4 +316,13 @@ fn target(operation: &Operation) -> Result<Target, String> {
         given.name_cgroups(&named, &node);
     }
     host::target::target(given, &operation.bundle, node).map_err(|error| chain(&error))
+}
+
+/// The file of the network namespace that the container joins. runc and crun hand it in when it is the sandbox's
+/// (libcontainer/criu_linux.go, `criuNsToKey`; src/libcrun/criu.c).
+fn network_namespace(operation: &Operation) -> Result<Option<PathBuf>, Error> {
+    match operation.request.inherited_descriptor("extRootNetNS")? {
+        Some(number) => Ok(Some(format!("/proc/self/fd/{number}").into())),
+        None => operation.request.joined_namespace("net"),
+    }
 }

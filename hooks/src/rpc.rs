@@ -34,6 +34,7 @@ mod req {
 mod opts {
     pub(super) const IMAGES_DIR_FD: u32 = 1;
     pub(super) const PID: u32 = 2;
+    pub(super) const TCP_ESTABLISHED: u32 = 5;
     pub(super) const LOG_FILE: u32 = 10;
     pub(super) const NOTIFY_SCRIPTS: u32 = 12;
     pub(super) const WORK_DIR_FD: u32 = 17;
@@ -43,7 +44,9 @@ mod opts {
     pub(super) const MANAGE_CGROUPS_MODE: u32 = 34;
     pub(super) const EXTERNAL: u32 = 37;
     pub(super) const JOIN_NS: u32 = 39;
+    pub(super) const TCP_SKIP_IN_FLIGHT: u32 = 46;
     pub(super) const STATUS_FD: u32 = 49;
+    pub(super) const TCP_CLOSE: u32 = 52;
     pub(super) const IMAGES_DIR: u32 = 68;
 }
 
@@ -175,6 +178,33 @@ impl Request {
                 .transpose()
         })
         .collect()
+    }
+
+    /// The descriptor in this process under which the client hands in the object with this key.
+    pub fn inherited_descriptor(&self, key: &str) -> Result<Option<RawFd>, Error> {
+        for entry in self.opts.messages(opts::INHERIT_FD) {
+            let entry = entry?;
+            if entry.str(1) == Some(key) {
+                return Ok(entry.i32(2));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Lets CRIU go on when somebody is connecting to a listening socket (`--tcp-skip-in-flight`).
+    pub fn skip_connecting(&mut self) {
+        self.opts.set_bool(opts::TCP_SKIP_IN_FLIGHT, true);
+    }
+
+    /// Has CRIU dump or restore TCP connections with what is in their queues, whatever the client said of them.
+    pub fn keep_connections(&mut self) {
+        self.opts.set_bool(opts::TCP_ESTABLISHED, true);
+        self.opts.remove(opts::TCP_CLOSE);
+    }
+
+    /// Has CRIU restore a checkpoint that was made with `--tcp-close`: it wants to be told again.
+    pub fn close_connections(&mut self) {
+        self.opts.set_bool(opts::TCP_CLOSE, true);
     }
 
     /// The cgroup roots the runtime asks for; without a controller it is for all hierarchies.

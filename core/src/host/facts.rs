@@ -4,14 +4,15 @@
 //! is where they are looked up, for the interposer and for `restow plan` alike.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io;
 
-use super::{look_up, watched_object};
+use super::{look_up, network, watched_object};
 use crate::ids::HostPath;
 use crate::plan::{self, Plan};
 use crate::policy::Policy;
 use crate::source::Source;
-use crate::target::Target;
+use crate::target::{Target, TargetNetwork};
 
 /// A path on the node that could not be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +54,19 @@ pub fn gather(source: &Source, target: &mut Target, policy: &Policy) -> Result<(
         if found.is_some() || !to_come.promises(&path) {
             target.watched.insert(path, found);
         }
+    }
+    // Without one of its own, the container has the runtime's, which is this process's.
+    let shared = || (!source.sockets.own_network).then(|| HostPath::new("/proc/self/ns/net"));
+    if let Some(path) = target.network_namespace.clone().or_else(shared) {
+        let failed = || failed("look into the network namespace", &path);
+        let namespace = File::open(&path).map_err(failed())?;
+        let addresses = network::addresses(&namespace).map_err(failed())?;
+        let known = target.network.insert(TargetNetwork {
+            addresses,
+            ..TargetNetwork::default()
+        });
+        let asked = plan::endpoints(source, known);
+        known.trials = network::try_endpoints(&namespace, &asked).map_err(failed())?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 // kcmp(2) has no wrapper.
 #![allow(unsafe_code)]
 
+use std::cell::OnceCell;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -12,17 +13,19 @@ use std::path::Path;
 use nix::sys::stat::stat;
 use nix::sys::statvfs::{FsFlags, statvfs};
 
+use super::socket_table::{SocketTable, socket_inode};
 use super::{cgroups, file_fact, hostname_in, open_in, parse};
 use crate::ids::{CgroupPath, ContainerPath, HostPid, NsPid};
 use crate::source::{Hierarchy, WatchedObject};
 use crate::target::ObjectId;
-use crate::verify::{Descriptor, Restored};
+use crate::verify::{Descriptor, InetLine, Restored, UnixLine};
 
 /// A restored tree. Must be read from outside the container's cgroup namespace.
 #[derive(Debug)]
 pub struct RestoredTree {
     init: HostPid,
     tasks: BTreeMap<NsPid, HostPid>,
+    sockets: OnceCell<SocketTable>,
 }
 
 impl RestoredTree {
@@ -49,7 +52,28 @@ impl RestoredTree {
                 waiting.extend(parse::children(&text));
             }
         }
-        Ok(Self { init, tasks })
+        Ok(Self {
+            init,
+            tasks,
+            sockets: OnceCell::new(),
+        })
+    }
+}
+
+impl RestoredTree {
+    /// The sockets of its network namespace, read once.
+    fn socket_table(&self) -> io::Result<&SocketTable> {
+        if let Some(table) = self.sockets.get() {
+            return Ok(table);
+        }
+        let table = SocketTable::of(self.init)?;
+        Ok(self.sockets.get_or_init(|| table))
+    }
+
+    fn inode(&self, pid: HostPid, fd: u32) -> io::Result<u64> {
+        let path = format!("/proc/{pid}/fd/{fd}");
+        let inode = socket_inode(Path::new(&path))?;
+        inode.ok_or_else(|| io::Error::other("it is no socket"))
     }
 }
 
@@ -98,6 +122,16 @@ impl Restored for RestoredTree {
         Ok(parse::watches(&std::fs::read_to_string(format!(
             "/proc/{pid}/fdinfo/{fd}"
         ))?))
+    }
+
+    fn inet_socket(&self, pid: HostPid, fd: u32) -> io::Result<Option<InetLine>> {
+        let inode = self.inode(pid, fd)?;
+        Ok(self.socket_table()?.inet.get(&inode).copied())
+    }
+
+    fn unix_socket(&self, pid: HostPid, fd: u32) -> io::Result<Option<UnixLine>> {
+        let inode = self.inode(pid, fd)?;
+        Ok(self.socket_table()?.unix.get(&inode).cloned())
     }
 
     fn cgroups(&self, pid: HostPid) -> io::Result<BTreeMap<Hierarchy, CgroupPath>> {

@@ -6,7 +6,7 @@ use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{
-    cgroup_mounts, cgroups, hostname_in, kernel_release, mountinfo, namespace_roots,
+    cgroup_mounts, cgroups, hostname_in, kernel_release, mountinfo, namespace_roots, network,
     recorded_mounts, share_namespace,
 };
 use crate::ids::HostPid;
@@ -40,6 +40,7 @@ pub fn manifest(init: HostPid) -> io::Result<Manifest> {
             namespace_roots: Some(namespace_roots(&cgroup_mounts(&mountinfo(own)?, &paths))),
             paths,
         },
+        addresses: network::addresses(&File::open(format!("/proc/{init}/ns/net"))?)?,
         unreachable: Vec::new(),
         mounts: recorded_mounts(init)?,
     })

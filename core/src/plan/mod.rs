@@ -14,12 +14,15 @@
 //! `restow plan` and the tests.
 
 mod access;
+mod addresses;
 mod cgroup_map;
+mod connections;
 mod files;
 mod masks;
 mod mounts;
 mod placement;
 mod resolve;
+mod sockets;
 mod tree;
 mod watches;
 
@@ -28,8 +31,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+pub use connections::{Connections, refused};
 pub use placement::{CgroupPlan, Placement};
 pub use resolve::Lookup;
+pub use sockets::{SocketAction, SocketPlace, SocketPlan, SocketsPlan, UnixPlan, endpoints};
 
 use crate::finding::{Finding, Holder, Object, Rule, Severity};
 use crate::ids::{ContainerPath, FileId, HostPath, MountId};
@@ -188,6 +193,8 @@ pub struct Plan {
     pub files: Vec<FilePlan>,
     /// Inotify watches.
     pub watches: Vec<WatchPlan>,
+    /// Sockets.
+    pub sockets: SocketsPlan,
     /// Mounts whose source the runtime gives.
     pub mounts: Vec<MountPlan>,
     /// Mounts that only the new pod has, in the order in which they are attached.
@@ -245,6 +252,7 @@ pub fn lookups(source: &Source, target: &Target) -> BTreeSet<Lookup> {
         .filter_map(|file| files::lookup(&resolver.resolve(file)))
         .collect();
     wanted.extend(mounts::lookups(source, target, &resolver));
+    wanted.extend(sockets::lookups(source, &resolver));
     wanted
 }
 
@@ -280,6 +288,7 @@ pub fn plan(source: &Source, target: &Target, policy: &Policy) -> Plan {
     let files = files::plan(source, target, policy, &resolver, &mut findings);
     let watches = watches::plan(source, target, policy, &resolver, &mut findings);
     files::check_handed(&files, &mut findings);
+    let sockets = sockets::plan(source, target, policy, &resolver, &mut findings);
     let (mounts, dropped_mounts) = mounts::plan(source, target, &resolver, &mut findings);
     let added_mounts = mounts::added(source, target, &mut findings);
     let restored = mounts::RestoredMounts::of(source, &resolver, &dropped_mounts);
@@ -293,6 +302,7 @@ pub fn plan(source: &Source, target: &Target, policy: &Policy) -> Plan {
     Plan {
         files,
         watches,
+        sockets,
         mounts,
         added_mounts,
         read_only_root: target.read_only_root,

@@ -161,8 +161,9 @@ impl NodeConfig {
                     "cgroup-files" => policy.cgroup_files = choose(name, value)?,
                     "manage-cgroups" => policy.manage_cgroups = choose(name, value)?,
                     "hostname" => policy.hostname = choose(name, value)?,
+                    "tcp" => policy.tcp = choose(name, value)?,
                     _ => {
-                        let known = "enabled, cgroup-files, manage-cgroups, hostname".into();
+                        let known = "enabled, cgroup-files, manage-cgroups, hostname, tcp".into();
                         return Err(Error::Unknown {
                             name: name.clone(),
                             known,

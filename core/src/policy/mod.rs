@@ -51,6 +51,12 @@ choice!(
     /// Whose host name the container has after the restore: the new pod's (`target`) or the old one's (`source`).
     Hostname { Target = "target", Source = "source" }
 );
+choice!(
+    /// What happens to established TCP connections with something outside the container: they end (`close`), go on with the
+    /// old address, which the new pod must have (`keep`), or forbid the operation (`refuse`). Connections inside the container
+    /// always go on.
+    Tcp { Close = "close", Keep = "keep", Refuse = "refuse" }
+);
 
 /// The settings for one container.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -62,4 +68,6 @@ pub struct Policy {
     pub manage_cgroups: ManageCgroups,
     /// See [`Hostname`].
     pub hostname: Hostname,
+    /// See [`Tcp`].
+    pub tcp: Tcp,
 }

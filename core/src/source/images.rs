@@ -30,6 +30,12 @@ const FD_REG: u32 = 1;
 /// The same: inotify instances.
 const FD_INOTIFY: u32 = 8;
 
+/// The same: internet sockets.
+const FD_INETSK: u32 = 4;
+
+/// The same: unix sockets.
+const FD_UNIXSK: u32 = 5;
+
 /// States of a process that has ended (`COMPEL_TASK_DEAD`, `COMPEL_TASK_ZOMBIE` of `compel/include/uapi/task-state.h`).
 const ENDED: [u32; 2] = [2, 6];
 
@@ -56,8 +62,11 @@ impl Source {
             });
         };
         read_files(dir, &mut source)?;
+        source.sockets.give_holders();
+        source.sockets.tcp_close = inventory.tcp_close.unwrap_or(false);
         // A namespace that the container shares with the criu that dumped it has no image.
         let of_criu = inventory.root_ids.unwrap_or_default();
+        source.sockets.own_network = init.net_ns_id != of_criu.net_ns_id;
         if let Some(id) = init
             .mnt_ns_id
             .filter(|_| init.mnt_ns_id != of_criu.mnt_ns_id)
@@ -181,6 +190,8 @@ fn read_descriptors(
         let holders = match entry.type_ {
             FD_REG => &mut source.holders,
             FD_INOTIFY => &mut source.watchers,
+            FD_INETSK => &mut source.sockets.inet_holders,
+            FD_UNIXSK => &mut source.sockets.unix_holders,
             _ => continue,
         };
         holders.entry(FileId(entry.id)).or_default().push(holder);
@@ -195,6 +206,12 @@ fn read_files(dir: &ImageDir, source: &mut Source) -> Result<(), Error> {
         source
             .watches
             .extend(entry.ify.into_iter().flat_map(watches));
+        if let Some(socket) = &entry.isk {
+            source.sockets.add_inet(socket);
+        }
+        if let Some(socket) = &entry.usk {
+            source.sockets.add_unix(socket);
+        }
         let Some(reg) = entry.reg else { continue };
         let id = FileId(reg.id);
         let path = ContainerPath::new(&reg.name);

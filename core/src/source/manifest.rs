@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -49,11 +50,23 @@ pub struct Manifest {
     pub hostname: String,
     /// Where the container's init was.
     pub cgroup: ManifestCgroup,
+    /// The addresses of its network namespace, in the order of its interfaces.
+    #[serde(default)]
+    pub addresses: Vec<InterfaceAddress>,
     /// Files that CRIU could not look up and was told to take as external.
     #[serde(default)]
     pub unreachable: Vec<ManifestFile>,
     /// The container's mounts, as `/proc/<init>/mountinfo` listed them to a reader on the node.
     pub mounts: Vec<ManifestMount>,
+}
+
+/// An address of a network namespace.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct InterfaceAddress {
+    /// The interface's name.
+    pub interface: String,
+    /// The address.
+    pub address: IpAddr,
 }
 
 /// Where the container's init was.
@@ -197,6 +210,10 @@ mod tests {
                 paths: BTreeMap::from([(Hierarchy::v2(), CgroupPath::new("/kubepods/podA/c"))]),
                 namespace_roots: Some(BTreeSet::new()),
             },
+            addresses: vec![InterfaceAddress {
+                interface: "eth0".into(),
+                address: "10.88.0.15".parse().unwrap(),
+            }],
             unreachable: Vec::new(),
             mounts: vec![ManifestMount {
                 mnt_id: MountId(7),

@@ -6,6 +6,7 @@
 mod image_dir;
 pub mod images;
 pub mod manifest;
+mod sockets;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,6 +14,7 @@ use crate::finding::Holder;
 use crate::ids::{CgroupPath, ContainerPath, FileId, MountId, NsPid};
 
 pub use manifest::{Manifest, ManifestFile};
+pub use sockets::{InetSocket, Protocol, Sockets, State, UnixKind, UnixName, UnixSocket};
 
 /// A cgroup hierarchy, named as `/proc/<pid>/cgroup` and `cgroup.img` name it: empty for v2, else the controllers
 /// (`cpu,cpuacct`, `name=systemd`).
@@ -189,6 +191,8 @@ pub struct Source {
     pub watches: Vec<Watch>,
     /// Who holds an inotify instance, by id; sorted.
     pub watchers: BTreeMap<FileId, Vec<Holder>>,
+    /// Sockets.
+    pub sockets: Sockets,
     /// Files in use without a descriptor: executables, mappings, working and root directories.
     pub in_use: BTreeSet<FileId>,
     /// Files that CRIU finds elsewhere than by their path (unlinked ones); their path is left alone.

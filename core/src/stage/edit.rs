@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use criu_image::views::{FileEntry, InotifyFileEntry, MntEntry, RegFileEntry, UtsnsEntry};
 use criu_image::{Change, Kind};
 
-use super::Error;
+use super::{Error, sockets};
 use crate::ids::{FileId, MountId};
 use crate::plan::{FileEdit, FilePlan, Plan, WatchPlan};
 use crate::source::images::{self, ImageDir};
@@ -43,7 +43,8 @@ fn files(images: &ImageDir, plan: &Plan, edited: &mut Edited) -> Result<(), Erro
     let watches: BTreeMap<(FileId, u32), &WatchPlan> = moved
         .map(|watch| ((watch.instance, watch.wd), watch))
         .collect();
-    if plans.is_empty() && watches.is_empty() {
+    let sockets = sockets::changed(plan);
+    if plans.is_empty() && watches.is_empty() && sockets.is_empty() {
         return Ok(());
     }
     let Some(image) = images.image(NAME, Kind::Files)? else {
@@ -59,6 +60,9 @@ fn files(images: &ImageDir, plan: &Plan, edited: &mut Edited) -> Result<(), Erro
                     .is_some()
             } else if let Some(instance) = &mut entry.ify {
                 edit_watches(instance, &watches)
+            } else if let Some(socket) = &mut entry.isk {
+                let planned = sockets.get(&FileId(socket.id));
+                planned.map(|plan| sockets::edit(socket, plan)).is_some()
             } else {
                 false
             };

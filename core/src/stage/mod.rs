@@ -8,6 +8,7 @@
 //! the directory's own descriptor, which is still in the node's mount namespace.
 
 mod edit;
+mod sockets;
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};

@@ -30,10 +30,14 @@ view! {
         11 => src_addr: Vec<u32>,
         /// Remote address, likewise.
         12 => dst_addr: Vec<u32>,
+        /// An IPv6 socket takes no IPv4 connections.
+        15 => v6only: Option<bool>,
         /// Interface of a link-local address.
         17 => ifname: Option<Bytes>,
         /// Network namespace.
         18 => ns_id: Option<u32>,
+        /// Directions that are shut down: 1 reading, 2 writing, 3 both.
+        19 => shutdown: Option<u32>,
     }
 
     /// A unix socket.

@@ -13,7 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{Bundle, MountInfo, cgroup_mounts, hostname_in, mountinfo};
-use crate::ids::{CgroupPath, HostPid};
+use crate::ids::{CgroupPath, HostPath, HostPid};
 use crate::source::Hierarchy;
 use crate::target::{CgroupMount, Target, TargetMount};
 
@@ -72,6 +72,8 @@ pub struct Given {
     pub inherited: BTreeSet<String>,
     /// The file of the UTS namespace that it joins; `None` when it gets a new one.
     pub uts: Option<PathBuf>,
+    /// The file of the network namespace that it joins; `None` when it gets a new one, or has the runtime's.
+    pub network: Option<PathBuf>,
 }
 
 impl Given {
@@ -116,6 +118,7 @@ pub fn target(given: Given, bundle: &Bundle, node: Node) -> Result<Target, Error
         read_only_paths: bundle.read_only_paths.clone(),
         read_only_root: bundle.read_only_root,
         hostname,
+        network_namespace: given.network.map(HostPath::new),
         ..Target::default()
     })
 }

@@ -5,6 +5,7 @@ mod cgroups;
 mod files;
 mod masks;
 mod mounts;
+mod sockets;
 mod tree;
 mod watches;
 
@@ -81,6 +82,7 @@ pub(super) fn manifest(private: bool) -> Manifest {
         container: None,
         identity: BTreeMap::new(),
         hostname: "pod-a".into(),
+        addresses: Vec::new(),
         cgroup: ManifestCgroup {
             private_namespace: private,
             paths: BTreeMap::new(),
