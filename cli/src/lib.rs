@@ -1,16 +1,19 @@
 //! The command `restow`: its arguments, its exit codes, and where its work is done.
 //!
 //! * [`explain`]: what a log of CRIU says went wrong.
+//! * [`check`]: whether a running tree can be moved.
 //! * [`input`]: images from a file, a directory or a checkpoint archive.
 //! * [`image`]: what `restow image` shows of them.
 //! * [`criu`]: criu's own commands, for process trees without a container.
 //! * [`output`]: tables for people, JSON for programs.
 
+pub mod check;
 pub mod criu;
 pub mod explain;
 pub mod image;
 pub mod input;
 pub mod output;
+pub mod verdict;
 
 use std::io;
 use std::process::ExitCode;
@@ -28,10 +31,11 @@ pub struct Cli {
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  `image diff` found differences, or `explain` knows no cause
+  1  `image diff` found differences, `explain` knows no cause, or `check` has warnings
   2  the command line is wrong
   3  the input cannot be read: it is missing, damaged or no checkpoint
-  4  the output cannot be written";
+  4  the output cannot be written
+  5  `check` says that it cannot be moved";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -41,6 +45,8 @@ enum Command {
     Explain(explain::Args),
     /// Dump and restore a process tree without a container, with criu's own options
     Criu(criu::Args),
+    /// Say whether a running container or process tree can be moved, and what is in the way
+    Check(check::Args),
     /// Print completions for a shell
     ///
     /// For bash: restow completions bash > /usr/share/bash-completion/completions/restow
@@ -113,6 +119,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Image(args) => image::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Criu(args) => Ok(criu::run(args)),
+        Command::Check(args) => check::run(&args),
         Command::Completions { shell } => {
             // Into memory first: the generator panics when the pipe is closed.
             let mut text = Vec::new();

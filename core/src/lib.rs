@@ -17,6 +17,7 @@
 //!
 //! The crate knows CRIU's images and Linux, not containerd, and does nothing asynchronous.
 
+pub mod check;
 pub mod explain;
 pub mod finding;
 pub mod host;

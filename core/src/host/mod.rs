@@ -7,6 +7,7 @@ pub mod detach;
 pub mod facts;
 mod handover;
 pub mod journal;
+pub mod live;
 pub mod network;
 mod node_cgroups;
 pub mod parse;
