@@ -9,6 +9,7 @@
 //! `probe shim` is what containerd's shim is to a container: the process that it is a child of once the runtime has gone, that sees it
 //! end and knows its exit code. It and `probe time` note how long the runtime took, in microseconds.
 
+mod hold;
 mod report;
 mod sockets;
 mod sys;
@@ -23,7 +24,7 @@ use sockets::WantedSocket;
 use sys::Event;
 
 const USAGE: &str = "usage: probe pause | probe cat FILE | probe writable FILE | probe shim PIDFILE RUNTIME [ARG]... | probe time FILE PROGRAM [ARG]... | probe run [--children N] [--open WHO:MODE:OFFSET:PATH]... \
-[--socket PROCESS:KIND:ADDRESS]... [--memory MIB] [--cwd DIR] [--reports DIR] [--exit CODE]
+[--socket PROCESS:KIND:ADDRESS]... [--hold KIND[:ARG]]... [--memory MIB] [--cwd DIR] [--reports DIR] [--exit CODE]
      | probe serve ADDRESS | probe ask tcp|udp|unix|unix-dgram|unix-seqpacket ADDRESS
 
 WHO   all (opened by the parent before it forks: one description that all share), each (one each), or the number of a process
@@ -174,6 +175,7 @@ struct Setup {
     children: usize,
     files: Vec<Wanted>,
     sockets: Vec<WantedSocket>,
+    holds: Vec<String>,
     memory: usize,
     reports: PathBuf,
     exit: u8,
@@ -185,6 +187,7 @@ impl Setup {
             children: 0,
             files: Vec::new(),
             sockets: Vec::new(),
+            holds: Vec::new(),
             memory: 0,
             reports: "/reports".into(),
             exit: 0,
@@ -203,6 +206,7 @@ impl Setup {
                 "--children" => setup.children = number()?,
                 "--open" => setup.files.push(Wanted::parse(value)?),
                 "--socket" => setup.sockets.push(WantedSocket::parse(value)?),
+                "--hold" => setup.holds.push(value.clone()),
                 "--memory" => setup.memory = number()?,
                 "--cwd" => {
                     std::env::set_current_dir(value)
@@ -314,6 +318,9 @@ fn run(setup: &Setup) -> Result<ExitCode, String> {
         who == Who::Each || who == Who::One(own)
     })?);
     let mut sockets = sockets::open_all(&setup.sockets, own)?;
+    if own == 0 {
+        setup.holds.iter().try_for_each(|what| hold::hold(what))?;
+    }
     // Written to, so that the pages are there; checked at each report.
     let memory: Vec<u8> = (0..setup.memory << 20).map(pattern).collect();
     if own == 0 {
@@ -345,7 +352,10 @@ fn run(setup: &Setup) -> Result<ExitCode, String> {
                 children.iter().for_each(|child| sys::wait_for(*child));
                 return Ok(ExitCode::from(setup.exit));
             }
-            Some(Event::ChildEnded) if own == 0 => return Err("a child ended".to_owned()),
+            // What is held may be a child that has stopped or ended.
+            Some(Event::ChildEnded) if own == 0 && setup.holds.is_empty() => {
+                return Err("a child ended".to_owned());
+            }
             Some(Event::ChildEnded) | None => {}
         }
     }
