@@ -229,6 +229,18 @@ view! {
         2 => children: Vec<CgroupDirEntry>,
         /// Its files with their content.
         3 => properties: Vec<CgroupPropEntry>,
+        /// Who owns its directory.
+        4 => dir_perms: Option<CgroupPerms>,
+    }
+
+    /// Owner and mode of a cgroup's directory or file.
+    pub struct CgroupPerms = "cgroup_perms" {
+        /// Mode; of a file, bits above the permissions may be anything.
+        1 => mode: u32,
+        /// User.
+        2 => uid: u32,
+        /// Group.
+        3 => gid: u32,
     }
 
     /// A file of a cgroup.

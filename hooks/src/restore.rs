@@ -149,7 +149,7 @@ impl Restore {
     /// # Errors
     /// In words.
     pub fn enter_cgroup(&self) -> Result<(), String> {
-        cgroup::make_sub_cgroups(&self.plan.cgroup.placements, &self.target)
+        cgroup::make_sub_cgroups(&self.plan.cgroup, &self.target)
             .map_err(|error| format!("Cannot make a sub-cgroup of the container: {error}"))?;
         let own = HostPid(nix::unistd::getpid().as_raw());
         cgroup::move_process(own, &self.plan.cgroup.container, &self.target)
@@ -264,11 +264,7 @@ impl Stage for Restore {
             self.journal.refusal(reason);
         }
         if !success {
-            cgroup::remove_sub_cgroups(
-                &self.plan.cgroup.placements,
-                &self.plan.cgroup.container,
-                &self.target,
-            );
+            cgroup::remove_sub_cgroups(&self.plan.cgroup, &self.target);
         }
         self.journal
             .line(if success { "restored" } else { "not restored" });

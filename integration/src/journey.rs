@@ -25,6 +25,8 @@ pub struct Journey {
     pub leave_running: bool,
     /// Done when pod A is there, before the container in it starts.
     pub in_pod_a: Option<fn(&Pod<'_>) -> Result<()>>,
+    /// Done after that, when the container is made and does not run yet.
+    pub before_start: Option<fn(&Container<'_>) -> Result<()>>,
     /// Done when the container in pod A runs.
     pub before_checkpoint: Option<fn(&Engine) -> Result<()>>,
     /// Done after that, with the container in pod A.
@@ -104,6 +106,7 @@ impl Journey {
             container_there: None,
             leave_running: false,
             in_pod_a: None,
+            before_start: None,
             before_checkpoint: None,
             in_container_a: None,
         }
@@ -120,6 +123,9 @@ impl Journey {
             change(&pod_a)?;
         }
         let mut container_a = pod_a.container(&self.container)?;
+        if let Some(change) = self.before_start {
+            change(&container_a)?;
+        }
         container_a.start()?;
         let origin = Origin {
             pod_cgroup: pod_a.cgroup_dir(),

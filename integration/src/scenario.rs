@@ -78,6 +78,8 @@ pub const OLD_CGROUP: &[&str] = &[
     "tasks are in the container's own cgroup of pod B",
     "tasks are in the sub-cgroup of pod B",
     "service/worker/cgroup.procs: No such file",
+    "service/worker/cgroup.events: No such file",
+    "service/idle/cgroup.events: No such file",
     "not pod B's",
     "Can't open file sys/fs/cgroup",
     "Can't open file host/cgroup",

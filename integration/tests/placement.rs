@@ -1,9 +1,11 @@
 //! Tasks in sub-cgroups, and files of cgroups that the new pod has not got.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use restow_integration::container::{Container, inode};
 use restow_integration::engine::Stack;
 use restow_integration::journey::{Arrival, Journey};
 use restow_integration::on_both_suites;
@@ -13,6 +15,9 @@ use restow_integration::suite::Suite;
 
 on_both_suites!(
     cgroup_6_a_task_in_a_sub_cgroup_is_in_the_same_one_below_the_new_container,
+    cgroup_6_files_of_sub_cgroups_with_and_without_tasks_are_the_new_containers,
+    cgroup_6_a_sub_cgroup_without_a_task_or_a_file_is_there_with_its_owner,
+    cgroup_6_version_1_has_its_sub_cgroups_too,
     cgroup_9_ignoring_cgroups_is_right_too,
     cgroup_10_a_file_that_the_new_pod_has_not_got_blocks_or_becomes_inert,
     cgroup_13_a_file_of_a_cgroup_removed_before_the_dump_blocks_or_becomes_inert,
@@ -58,6 +63,189 @@ fn cgroup_6_a_task_in_a_sub_cgroup_is_in_the_same_one_below_the_new_container(
                 there.check_progress()?;
                 Ok("pod B's service/worker has the task".to_owned())
             })
+        },
+    )
+}
+
+/// Two levels below the container's cgroup in each hierarchy, before the container starts.
+fn make_sub_cgroups(container: &Container<'_>) -> Result<()> {
+    for name in ["service/worker", "service/idle"] {
+        let path = container.cgroup_dir().join(name);
+        fs::create_dir_all(&path).with_context(|| format!("Make {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn cgroup_6_files_of_sub_cgroups_with_and_without_tasks_are_the_new_containers(
+    suite: Suite,
+) -> Result<()> {
+    let [busy, idle] =
+        ["worker", "idle"].map(|name| format!("/sys/fs/cgroup/service/{name}/cgroup.events"));
+    let mut journey = Journey::new(
+        ContainerOptions::new(2)
+            .open(format!("all:r:4:{busy}"))
+            .open(format!("each:r:0:{idle}"))
+            .open(format!("all:watch:0:{idle}")),
+    );
+    journey.before_start = Some(make_sub_cgroups);
+    journey.in_container_a = Some(|container| {
+        let task = processes(&container.cgroup_dir())?
+            .pop()
+            .context("No task")?;
+        let procs = container.cgroup_dir().join("service/worker/cgroup.procs");
+        fs::write(procs, task).context("Move a task to the sub-cgroup")
+    });
+    let check = |there: &mut Arrival<'_, '_>| {
+        there.check_file(&busy, there.cgroup_inode("service/worker/cgroup.events")?)?;
+        let expected = there.cgroup_inode("service/idle/cgroup.events")?;
+        for report in &there.reports {
+            for file in report.files.iter().filter(|file| file.opened == idle) {
+                ensure!(
+                    file.inode == expected,
+                    "fd {} of process {} is {}, not pod B's file",
+                    file.fd,
+                    report.process,
+                    file.link
+                );
+            }
+        }
+        let below = processes(&there.container.cgroup_dir().join("service/worker"))?.len();
+        ensure!(
+            below == 1,
+            "{below} tasks are in the sub-cgroup of pod B, not 1"
+        );
+        there.check_progress()?;
+        Ok("descriptors and a watch are on files of pod B's service/worker, which has its task, and of service/idle, which has none".to_owned())
+    };
+    compare(
+        "Cgroup 6, files",
+        Stack::v2(suite),
+        fixed_by_runc_1_2(suite),
+        |engine| journey.run(engine, check),
+    )?;
+
+    // With the host's namespace the paths are pod A's.
+    let mut journey = Journey::new(
+        ContainerOptions::new(1)
+            .host_cgroups()
+            .open("all:r:4:{container}/service/idle/cgroup.events"),
+    );
+    journey.before_start = Some(make_sub_cgroups);
+    let stock = Stock::Wrong(OLD_CGROUP);
+    compare(
+        "Cgroup 6, files, host namespace",
+        Stack::v2(suite),
+        stock.crun(stock),
+        |engine| {
+            journey.run(engine, |there| {
+                let expected = there.cgroup_inode("service/idle/cgroup.events")?;
+                let opened = there.origin.reports[0].files[0].opened.clone();
+                there.check_file(&opened, expected)?;
+                there.check_progress()?;
+                Ok(
+                    "the descriptor is on the file of pod B's service/idle, which has no task"
+                        .to_owned(),
+                )
+            })
+        },
+    )
+}
+
+fn cgroup_6_a_sub_cgroup_without_a_task_or_a_file_is_there_with_its_owner(
+    suite: Suite,
+) -> Result<()> {
+    let mut journey = Journey::new(ContainerOptions::new(1));
+    journey.before_start = Some(|container| {
+        make_sub_cgroups(container)?;
+        let own = container.cgroup_dir().join("service");
+        for path in [
+            "",
+            "cgroup.procs",
+            "cgroup.threads",
+            "cgroup.subtree_control",
+        ] {
+            chown(own.join(path), Some(4711), Some(4712))
+                .with_context(|| format!("Hand {path} over"))?;
+        }
+        fs::set_permissions(&own, fs::Permissions::from_mode(0o750)).context("Set the mode")
+    });
+    // CRIU restores the owner of the directory, and not of the files by which it is used.
+    let stock = Stock::Wrong(&[
+        "the cgroup of pod A has come back",
+        "cgroup.procs belongs to 0",
+    ]);
+    compare(
+        "Cgroup 6, delegated",
+        Stack::v2(suite),
+        stock.crun(stock),
+        |engine| {
+            journey.run(engine, |there| {
+                there.check_placement()?;
+                let own = there.container.cgroup_dir().join("service");
+                ensure!(
+                    own.join("idle").is_dir(),
+                    "service/idle/cgroup.procs: No such file"
+                );
+                let meta = fs::metadata(&own)?;
+                ensure!(
+                    (meta.uid(), meta.gid(), meta.mode() & 0o7777) == (4711, 4712, 0o750),
+                    "service belongs to {}:{} with mode {:o}",
+                    meta.uid(),
+                    meta.gid(),
+                    meta.mode()
+                );
+                let procs = fs::metadata(own.join("cgroup.procs"))?;
+                ensure!(
+                    procs.uid() == 4711,
+                    "service/cgroup.procs belongs to {}",
+                    procs.uid()
+                );
+                there.check_progress()?;
+                Ok(
+                    "pod B's container has service and service/idle, with the owner they had"
+                        .to_owned(),
+                )
+            })
+        },
+    )
+}
+
+fn cgroup_6_version_1_has_its_sub_cgroups_too(suite: Suite) -> Result<()> {
+    let [busy, idle] =
+        ["worker", "idle"].map(|name| format!("/sys/fs/cgroup/pids/service/{name}/pids.current"));
+    let mut journey = Journey::new(
+        ContainerOptions::new(1)
+            .open(format!("all:r:0:{busy}"))
+            .open(format!("each:r:0:{idle}")),
+    );
+    journey.before_start = Some(|container| {
+        for name in ["service/worker", "service/idle"] {
+            let path = container.cgroup_v1_dir("pids")?.join(name);
+            fs::create_dir_all(&path).with_context(|| format!("Make {}", path.display()))?;
+        }
+        Ok(())
+    });
+    journey.in_container_a = Some(|container| {
+        let own = container.cgroup_v1_dir("pids")?;
+        let task = processes(&own)?.pop().context("No task")?;
+        fs::write(own.join("service/worker/cgroup.procs"), task)
+            .context("Move a task to the sub-cgroup")
+    });
+    let stock = Stock::Wrong(OLD_CGROUP);
+    compare(
+        "Cgroup 6, version 1",
+        Stack::hybrid(suite),
+        stock.crun(stock),
+        |engine| {
+            journey.run(engine, |there| {
+            let own = there.container.cgroup_v1_dir("pids")?;
+            there.check_file(&busy, inode(&own.join("service/worker/pids.current"))?)?;
+            there.check_file(&idle, inode(&own.join("service/idle/pids.current"))?)?;
+            let below = processes(&own.join("service/worker"))?.len();
+            ensure!(below == 1, "{below} tasks are in the sub-cgroup of pod B, not 1");
+            there.check_progress()?;
+            Ok("descriptors are on the files of pod B's sub-cgroups in the hierarchy of pids, one of which has its task".to_owned())
+        })
         },
     )
 }

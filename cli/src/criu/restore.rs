@@ -162,7 +162,7 @@ impl Restore {
         if self.plan.cgroup.by_criu {
             return Ok(());
         }
-        cgroup::make_sub_cgroups(&self.plan.cgroup.placements, &self.target)
+        cgroup::make_sub_cgroups(&self.plan.cgroup, &self.target)
             .map_err(|error| format!("Cannot make a sub-cgroup of the tree: {error}"))?;
         if self.plan.cgroup.private_namespace {
             cgroup::unshare_namespace().map_err(|error| {
@@ -252,11 +252,7 @@ impl Work for Restore {
                 "criu is gone before it was done: {left} processes it had restored so far were killed"
             )),
         }
-        cgroup::remove_sub_cgroups(
-            &self.plan.cgroup.placements,
-            &self.plan.cgroup.container,
-            &self.target,
-        );
+        cgroup::remove_sub_cgroups(&self.plan.cgroup, &self.target);
         self.clean_up();
     }
 }

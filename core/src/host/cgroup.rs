@@ -1,7 +1,9 @@
 //! Moving processes between cgroups.
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
 use std::io;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,8 +13,8 @@ use nix::unistd::Pid;
 
 use super::cgroups;
 use crate::ids::{CgroupPath, HostPath, HostPid};
-use crate::plan::Placement;
-use crate::source::Hierarchy;
+use crate::plan::{CgroupPlan, Placement};
+use crate::source::{Hierarchy, Owner};
 use crate::target::Target;
 
 /// Moves a process to `wanted` in every hierarchy in which it is elsewhere and that is mounted on the node. A write
@@ -37,31 +39,54 @@ pub fn move_process(
     Ok(())
 }
 
-/// Makes the sub-cgroups of the plan, so that files in them can be opened.
+/// Makes the sub-cgroups of the plan, so that files in them can be opened. One that was another user's is theirs again, with
+/// the files by which processes and controllers are moved (`Documentation/admin-guide/cgroup-v2.rst`, delegation).
 ///
 /// # Errors
 /// With the cgroup that could not be made.
-pub fn make_sub_cgroups(placements: &[Placement], target: &Target) -> io::Result<()> {
-    for placement in placements {
-        if let Some(dir) = target.cgroup_path_on_host(&placement.hierarchy, &placement.cgroup) {
-            std::fs::create_dir_all(dir.as_path()).map_err(|error| named(&dir, &error))?;
+pub fn make_sub_cgroups(plan: &CgroupPlan, target: &Target) -> io::Result<()> {
+    for sub in &plan.sub_cgroups {
+        if let Some(dir) = target.cgroup_path_on_host(&sub.hierarchy, &sub.cgroup) {
+            std::fs::create_dir_all(dir.as_path())
+                .and_then(|()| sub.owner.map_or(Ok(()), |owner| give(&dir, owner)))
+                .map_err(|error| named(&dir, &error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Files that are handed over with a cgroup; version 1 has `tasks` in place of the last two.
+const DELEGATED: [&str; 4] = [
+    "cgroup.procs",
+    "cgroup.threads",
+    "cgroup.subtree_control",
+    "tasks",
+];
+
+fn give(dir: &HostPath, owner: Owner) -> io::Result<()> {
+    let (uid, gid) = (Some(owner.uid), Some(owner.gid));
+    std::fs::set_permissions(dir.as_path(), Permissions::from_mode(owner.mode))?;
+    if (owner.uid, owner.gid) == (0, 0) {
+        return Ok(());
+    }
+    chown(dir.as_path(), uid, gid)?;
+    for name in DELEGATED {
+        match chown(dir.join(name).as_path(), uid, gid) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            done => done?,
         }
     }
     Ok(())
 }
 
 /// Removes the sub-cgroups of the plan again, as far as nobody uses them.
-pub fn remove_sub_cgroups(
-    placements: &[Placement],
-    container: &BTreeMap<Hierarchy, CgroupPath>,
-    target: &Target,
-) {
-    for placement in placements {
-        let mut path = Some(placement.cgroup.clone());
+pub fn remove_sub_cgroups(plan: &CgroupPlan, target: &Target) {
+    for sub in plan.sub_cgroups.iter().rev() {
+        let mut path = Some(sub.cgroup.clone());
         while let Some(cgroup) =
-            path.filter(|path| container.get(&placement.hierarchy) != Some(path) && !path.is_root())
+            path.filter(|path| plan.container.get(&sub.hierarchy) != Some(path) && !path.is_root())
         {
-            if let Some(dir) = target.cgroup_path_on_host(&placement.hierarchy, &cgroup) {
+            if let Some(dir) = target.cgroup_path_on_host(&sub.hierarchy, &cgroup) {
                 let _ = std::fs::remove_dir(dir.as_path());
             }
             path = cgroup.parent();

@@ -23,6 +23,7 @@ mod mounts;
 mod placement;
 mod resolve;
 mod sockets;
+mod sub_cgroups;
 mod tree;
 mod watches;
 
@@ -35,6 +36,7 @@ pub use connections::{Connections, refused};
 pub use placement::{CgroupPlan, Placement};
 pub use resolve::Lookup;
 pub use sockets::{SocketAction, SocketPlace, SocketPlan, SocketsPlan, UnixPlan, endpoints};
+pub use sub_cgroups::SubCgroup;
 
 use crate::finding::{Finding, Holder, Object, Rule, Severity};
 use crate::ids::{ContainerPath, FileId, HostPath, MountId};

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::resolve::Resolver;
+use super::sub_cgroups::{self, SubCgroup};
 use crate::finding::{Finding, Object, Rule};
 use crate::ids::{CgroupPath, HostPath, NsPid};
 use crate::policy::{ManageCgroups, Policy};
@@ -41,6 +42,8 @@ pub struct CgroupPlan {
     pub old_container: BTreeMap<Hierarchy, CgroupPath>,
     /// Tasks that were in sub-cgroups of the container.
     pub placements: Vec<Placement>,
+    /// Sub-cgroups that are made for the container, outer ones first.
+    pub sub_cgroups: Vec<SubCgroup>,
 }
 
 pub(super) fn plan(
@@ -58,12 +61,18 @@ pub(super) fn plan(
     } else {
         Vec::new()
     };
+    let sub_cgroups = if policy.manage_cgroups == ManageCgroups::Auto {
+        sub_cgroups::plan(source, target, resolver, &placements, findings)
+    } else {
+        Vec::new()
+    };
     CgroupPlan {
         by_criu,
         private_namespace: source.private_cgroup_namespace,
         container: target.cgroups.clone(),
         old_container,
         placements,
+        sub_cgroups,
     }
 }
 
@@ -111,13 +120,13 @@ pub(super) fn to_make(
     let mut made: BTreeSet<HostPath> = own
         .filter_map(|(hierarchy, path)| target.cgroup_path_on_host(hierarchy, path))
         .collect();
-    for placement in plan(source, target, policy, resolver, &mut Vec::new()).placements {
-        let container = target.cgroups.get(&placement.hierarchy);
-        let mut below = Some(placement.cgroup.clone());
+    for sub in plan(source, target, policy, resolver, &mut Vec::new()).sub_cgroups {
+        let container = target.cgroups.get(&sub.hierarchy);
+        let mut below = Some(sub.cgroup);
         while let Some(path) = below
             .filter(|path| container.is_some_and(|own| path != own && path.strip(own).is_some()))
         {
-            made.extend(target.cgroup_path_on_host(&placement.hierarchy, &path));
+            made.extend(target.cgroup_path_on_host(&sub.hierarchy, &path));
             below = path.parent();
         }
     }

@@ -159,6 +159,12 @@ impl<'a> Resolver<'a> {
         self.maps.get(hierarchy)
     }
 
+    /// The hierarchy of a cgroup file.
+    pub(super) fn hierarchy_of(&self, file: &OpenFile) -> Option<Hierarchy> {
+        let joined = self.mount_of(file.mount?, &file.path)?;
+        joined.cgroup.as_ref().map(|view| view.hierarchy.clone())
+    }
+
     /// The mount a file is really on.
     pub(super) fn mount_id_of(&self, file: &OpenFile) -> Option<MountId> {
         match self.source.unreachable(file) {

@@ -10,6 +10,7 @@ use criu_image::views::{
 };
 use criu_image::{Bytes, Kind, views};
 
+use super::cgroup_dirs;
 pub use super::image_dir::{Error, ImageDir, PARENT};
 use super::manifest::{self, Manifest};
 use super::{
@@ -88,6 +89,17 @@ impl Source {
         }
         if let Some(entry) = dir.optional::<CgroupEntry>("cgroup.img", Kind::Cgroup)? {
             check_cgroups(dir, &entry)?;
+            source.cgroup_dirs = cgroup_dirs::read(entry.controllers);
+            let all = source.cgroup_dirs.values().flatten();
+            if let Some(bad) = all.map(|cgroup| &cgroup.path).find(|path| path.climbs()) {
+                let name = bad.to_string().as_str().into();
+                return Err(climbs(
+                    dir,
+                    "cgroup.img",
+                    "cgroup_dir_entry.dir_name",
+                    &name,
+                ));
+            }
             source.cgroup_sets = entry
                 .sets
                 .into_iter()

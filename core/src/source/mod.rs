@@ -3,6 +3,7 @@
 //! This is plain data. [`images`] fills it from an image directory, [`manifest`] is the part that only the dump could
 //! know. Everything here is untrusted input: it is bounded when read and never used as a path on the node.
 
+mod cgroup_dirs;
 mod image_dir;
 pub mod images;
 pub mod manifest;
@@ -13,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::finding::Holder;
 use crate::ids::{CgroupPath, ContainerPath, FileId, MountId, NsPid};
 
+pub use cgroup_dirs::{CgroupDir, Owner};
 pub use manifest::{Manifest, ManifestFile};
 pub use sockets::{InetSocket, Protocol, Sockets, State, UnixKind, UnixName, UnixSocket};
 
@@ -199,6 +201,8 @@ pub struct Source {
     pub remapped: BTreeSet<FileId>,
     /// Cgroup sets by id.
     pub cgroup_sets: BTreeMap<u32, CgroupSet>,
+    /// Cgroups at the dump, outer ones first; none when CRIU was told to ignore cgroups.
+    pub cgroup_dirs: BTreeMap<Hierarchy, Vec<CgroupDir>>,
     /// The init's UTS namespace, when the image set has one.
     pub uts: Option<UtsNamespace>,
     /// Whether CRIU saw the init in a cgroup namespace other than its own.

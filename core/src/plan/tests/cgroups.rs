@@ -1,6 +1,7 @@
 //! Cgroups: files in them, and where tasks go.
 
 use super::*;
+use crate::source::{CgroupDir, Owner};
 
 #[test]
 fn in_a_private_cgroup_namespace_the_path_stays_and_the_object_changes() {
@@ -309,4 +310,67 @@ fn a_cgroup_file_that_was_left_open_follows_its_level_within_bounds() {
     }
     let climbs = left_open("/kubepods/../x/cpu.stat", libc::O_RDONLY);
     assert!(!climbs.possible() && climbs.handed().count() == 0);
+}
+
+#[test]
+fn cgroups_that_the_container_made_are_made_again_and_no_others() {
+    let owner = Owner {
+        mode: 0o755,
+        uid: 7,
+        gid: 8,
+    };
+    let dir = |path: String| CgroupDir {
+        path: CgroupPath::new(path),
+        owner: Some(owner),
+    };
+    let mut source = source(true);
+    let dirs = ["/", "/kubepods/burstable/pod1111", "/kubepods/other"].map(str::to_owned);
+    let own = ["", "/a/b", "/a"].map(|rest| format!("{OLD}{rest}"));
+    source.cgroup_dirs = BTreeMap::from([(
+        Hierarchy::v2(),
+        dirs.into_iter().chain(own).map(dir).collect(),
+    )]);
+    let made =
+        |source: &Source, policy: &Policy| planned(source, 0, &[], policy).cgroup.sub_cgroups;
+    let found = made(&source, &Policy::default());
+    let paths: Vec<String> = found.iter().map(|sub| sub.cgroup.to_string()).collect();
+    assert_eq!(paths, [format!("{NEW}/a"), format!("{NEW}/a/b")]);
+    assert_eq!(found[0].owner, Some(owner));
+
+    // A dump that ignored cgroups does not list them; a file in one says that it was there.
+    source.cgroup_dirs.clear();
+    let source = with_file(
+        source,
+        3,
+        "/sys/fs/cgroup/c/cgroup.events",
+        CGROUP_MOUNT,
+        |_| {},
+    );
+    let paths: Vec<String> = made(&source, &Policy::default())
+        .iter()
+        .map(|sub| sub.cgroup.to_string())
+        .collect();
+    assert_eq!(paths, [format!("{NEW}/c")]);
+    let ignore = Policy {
+        manage_cgroups: crate::policy::ManageCgroups::Ignore,
+        ..Policy::default()
+    };
+    assert_eq!(made(&source, &ignore), []);
+}
+
+#[test]
+fn a_checkpoint_cannot_fill_the_node_with_cgroups() {
+    let mut source = source(true);
+    let dirs = (0..5000).map(|number| CgroupDir {
+        path: CgroupPath::new(format!("{OLD}/{number}")),
+        owner: None,
+    });
+    source.cgroup_dirs = BTreeMap::from([(Hierarchy::v2(), dirs.collect())]);
+    let plan = planned(&source, 0, &[], &Policy::default());
+    assert_eq!(plan.cgroup.sub_cgroups.len(), 1000);
+    assert!(
+        blockers(&plan)[0].contains("made 5000 cgroups below its own"),
+        "{:?}",
+        blockers(&plan)
+    );
 }
