@@ -51,6 +51,8 @@ pub enum Rule {
     Foreign,
     /// A file on a volume.
     Volume,
+    /// Content of a volume that travels in the checkpoint.
+    Carry,
     /// An inotify watch on something that is not a pod's own.
     Watch,
     /// The host name.
@@ -84,6 +86,7 @@ impl fmt::Display for Rule {
             Self::RuntimeManaged => "runtime-managed",
             Self::Foreign => "foreign",
             Self::Volume => "volume",
+            Self::Carry => "carry",
             Self::Watch => "watch",
             Self::Hostname => "hostname",
             Self::Socket => "socket",

@@ -7,12 +7,14 @@ use nix::errno::Errno;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use restow::chain;
 use restow::host;
+use restow::host::carry;
 use restow::host::journal::{Journal, replace};
 use restow::ids::HostPid;
-use restow::policy::{Policy, Tcp};
+use restow::policy::{Policy, Tcp, Volumes};
 use restow::source::images::{self, ImageDir};
-use restow::source::manifest::FILE_NAME;
+use restow::source::manifest::{CarriedVolume, FILE_NAME};
 use restow::source::{Manifest, ManifestFile};
+use restow::target::TargetMount;
 
 use crate::connections;
 use crate::operation::Operation;
@@ -33,6 +35,9 @@ pub struct Dump {
     journal: Journal,
     unreachable: Vec<ManifestFile>,
     tcp: Tcp,
+    /// Volumes whose content may have to travel: the container's bind mounts, when it is to be carried.
+    binds: Vec<TargetMount>,
+    volumes: Vec<CarriedVolume>,
     written: bool,
 }
 
@@ -81,6 +86,11 @@ impl Dump {
                 .map_err(|error| chain(&error))?,
             unreachable: Vec::new(),
             tcp: policy.tcp,
+            binds: match policy.volumes {
+                Volumes::Carry => operation.bundle.binds.clone(),
+                Volumes::Check => Vec::new(),
+            },
+            volumes: Vec::new(),
             written: false,
         })
     }
@@ -104,6 +114,7 @@ impl Dump {
             container: self.container.clone(),
             identity: self.identity.clone(),
             unreachable: self.unreachable.clone(),
+            volumes: self.volumes.clone(),
             ..read
         })
     }
@@ -131,6 +142,10 @@ impl Dump {
     }
 
     fn write(&mut self) -> Result<usize, String> {
+        let journal = &mut self.journal;
+        let tell = |line: String| journal.line(line);
+        self.volumes = carry::pack_volumes(&self.binds, self.images.as_fd(), tell)
+            .map_err(|error| format!("The content of a volume cannot be carried: {error}"))?;
         let manifest = self.manifest()?;
         let bytes = manifest
             .to_bytes()
@@ -182,6 +197,9 @@ impl Stage for Dump {
         if !success && self.written {
             // Half an image set must not look like a whole one.
             let _ = unlinkat(self.images.as_fd(), FILE_NAME, UnlinkatFlags::NoRemoveDir);
+        }
+        if !success {
+            carry::remove(self.volumes.len(), self.images.as_fd());
         }
         self.journal
             .line(if success { "dumped" } else { "not dumped" });

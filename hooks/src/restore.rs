@@ -9,6 +9,7 @@ use criu_image::wire::Error;
 use restow::chain;
 use restow::finding;
 use restow::host::attach::attach;
+use restow::host::carry::{Unpacked, unpack_volumes};
 use restow::host::journal::{Journal, PLAN};
 use restow::host::protect::protect;
 use restow::host::target::{Given, Node};
@@ -37,6 +38,8 @@ pub struct Restore {
     container_dir: Option<HostPath>,
     /// Held until this process has become criu.
     handed: Vec<Handed>,
+    /// Content of volumes, which goes again when the restore fails.
+    unpacked: Vec<Unpacked>,
     journal: Journal,
 }
 
@@ -58,16 +61,17 @@ impl Restore {
             .try_clone()
             .map_err(|error| chain(&error))?;
         let images = ImageDir::open(images).map_err(|error| chain(&error))?;
-        let (target, plan) = make_plan(operation, &images, policy)?;
-        for finding in &plan.findings {
-            operation.journal.line(finding);
-        }
-        if !plan.possible() {
-            operation.journal.plan(&plan);
-            return Err(finding::list(
-                "The restore is not possible",
-                plan.blockers(),
-            ));
+        let source = Source::read(&images).map_err(|error| chain(&error))?;
+        let mut target = target(operation)?;
+        let mut plan = make_plan(operation, &source, &mut target, policy)?;
+        let log = &mut operation.journal;
+        let unpacked = unpack_volumes(&plan.carried, &images, |line| log.line(line))
+            .map_err(|error| format!("The content of a volume cannot be unpacked: {error}"))?;
+        if !unpacked.is_empty() {
+            // Now that it is there, everything in it can be looked at.
+            let into = plan.carried.into_iter().map(|carried| carried.into);
+            target.unpacked.extend(into);
+            plan = make_plan(operation, &source, &mut target, policy)?;
         }
         let handed = host::open_handed(&plan, Exposure::Container)
             .map_err(|error| format!("A file cannot be handed to CRIU: {error}"))?;
@@ -129,6 +133,7 @@ impl Restore {
             init: None,
             container_dir: None,
             handed,
+            unpacked,
             journal,
         })
     }
@@ -263,6 +268,13 @@ impl Stage for Restore {
             // criu has said all it has to say, so this is where a runtime that quotes its log finds it.
             self.journal.refusal(reason);
         }
+        for volume in &mut self.unpacked {
+            if success {
+                volume.keep();
+            } else {
+                volume.undo();
+            }
+        }
         if !success {
             cgroup::remove_sub_cgroups(&self.plan.cgroup, &self.target);
         }
@@ -280,16 +292,25 @@ impl Stage for Restore {
     }
 }
 
-/// Reads the checkpoint, looks at the node and plans.
+/// Looks at the node and plans; an error when the restore is not possible.
 fn make_plan(
-    operation: &Operation,
-    images: &ImageDir,
+    operation: &mut Operation,
+    source: &Source,
+    target: &mut Target,
     policy: &Policy,
-) -> Result<(Target, Plan), String> {
-    let source = Source::read(images).map_err(|error| chain(&error))?;
-    let mut target = target(operation)?;
-    let plan = host::facts::plan(&source, &mut target, policy).map_err(|error| chain(&error))?;
-    Ok((target, plan))
+) -> Result<Plan, String> {
+    let plan = host::facts::plan(source, target, policy).map_err(|error| chain(&error))?;
+    for finding in &plan.findings {
+        operation.journal.line(finding);
+    }
+    if plan.possible() {
+        return Ok(plan);
+    }
+    operation.journal.plan(&plan);
+    Err(finding::list(
+        "The restore is not possible",
+        plan.blockers(),
+    ))
 }
 
 /// Where the container goes, as the request, the bundle and `/proc` say.

@@ -109,6 +109,8 @@ pub struct ContainerOptions {
     pub binds: Vec<Bind>,
     /// Where volumes of the pod's own are mounted; in each is a file `pod` with the pod's name.
     pub volumes: Vec<String>,
+    /// Where volumes of the pod's own are mounted that are empty at first.
+    pub empty_volumes: Vec<String>,
     /// Where config maps are mounted; the key `pod` has the pod's name.
     pub config_maps: Vec<String>,
     /// Everything allowed, cgroups writable.
@@ -136,6 +138,7 @@ impl ContainerOptions {
             cgroup_namespace: CgroupNamespace::Private,
             binds: Vec::new(),
             volumes: Vec::new(),
+            empty_volumes: Vec::new(),
             config_maps: Vec::new(),
             privileged: false,
             hardened: false,
@@ -210,6 +213,13 @@ impl ContainerOptions {
     #[must_use]
     pub fn volume(mut self, target: impl Into<String>) -> Self {
         self.volumes.push(target.into());
+        self
+    }
+
+    /// The same, with one more volume of the pod's own, empty at first: [`Pod::empty_volume`] by its number.
+    #[must_use]
+    pub fn empty_volume(mut self, target: impl Into<String>) -> Self {
+        self.empty_volumes.push(target.into());
         self
     }
 
@@ -341,6 +351,19 @@ impl<'e> Pod<'e> {
         format!("/var/lib/kubelet/pods/{}", self.uid)
     }
 
+    /// One of its volumes that are empty at first, as a path of the node.
+    #[must_use]
+    pub fn empty_volume(&self, number: usize) -> String {
+        let name = format!("kubernetes.io~empty-dir/empty-{number}");
+        format!("{}/volumes/{name}", self.dir())
+    }
+
+    /// What it runs in.
+    #[must_use]
+    pub fn engine(&self) -> &'e Engine {
+        self.engine
+    }
+
     /// Its cgroup below the node's root.
     #[must_use]
     pub fn cgroup(&self) -> String {
@@ -414,6 +437,12 @@ impl<'e> Pod<'e> {
                 self.dir()
             );
             self.write(&format!("{volume}/pod"), &self.options.name)?;
+            binds.push(Bind::new(volume, target.clone()));
+        }
+        for (number, target) in options.empty_volumes.iter().enumerate() {
+            let volume = self.empty_volume(number);
+            let dir = self.engine.node().path(&volume);
+            fs::create_dir_all(&dir).with_context(|| format!("Create {volume}"))?;
             binds.push(Bind::new(volume, target.clone()));
         }
         for (number, target) in options.config_maps.iter().enumerate() {

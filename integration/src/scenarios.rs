@@ -32,6 +32,7 @@ pub const AREAS: &[Area] = &[
             "A file of a cgroup removed before the dump",
             "Limits of the old pod are not written to pod B",
             "Paths of the systemd cgroup driver",
+            "Files of the node's own cgroup mount that were left open to the container",
         ],
     },
     Area {
@@ -50,6 +51,7 @@ pub const AREAS: &[Area] = &[
             "The content of an emptyDir volume is carried on request",
             "Unlinked file, unix socket, fifo, lock and mapped file on a volume",
             "A volume in memory",
+            "A file on a mount that the container has not got",
         ],
     },
     Area {

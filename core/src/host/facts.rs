@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 
+use super::carry::is_empty;
 use super::{look_up, network, watched_object};
 use crate::ids::HostPath;
 use crate::plan::{self, Plan};
@@ -40,18 +41,26 @@ pub fn plan(source: &Source, target: &mut Target, policy: &Policy) -> Result<Pla
 /// # Errors
 /// When the kernel does not let us look at a path for another reason than its absence.
 pub fn gather(source: &Source, target: &mut Target, policy: &Policy) -> Result<(), Error> {
+    for directory in plan::carried_into(source, target) {
+        let empty = is_empty(&directory).map_err(failed("read", &directory))?;
+        target.empty.insert(directory, empty);
+    }
     let to_come = ToCome::new(plan::cgroups_to_make(source, target, policy));
     for lookup in plan::lookups(source, target) {
         let path = lookup.path();
         let fact = look_up(&lookup).map_err(failed("look at", &path))?;
-        if fact.is_some() || !to_come.promises(&path) {
+        let promised =
+            || to_come.promises(&path) || plan::is_carried(source, target, policy, &lookup);
+        if fact.is_some() || !promised() {
             target.files.insert(path, fact);
         }
     }
     for lookup in plan::watch_lookups(source, target) {
         let path = lookup.path();
         let found = watched_object(&lookup).map_err(failed("watch", &path))?;
-        if found.is_some() || !to_come.promises(&path) {
+        let promised =
+            || to_come.promises(&path) || plan::is_carried(source, target, policy, &lookup);
+        if found.is_some() || !promised() {
             target.watched.insert(path, found);
         }
     }

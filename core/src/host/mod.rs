@@ -2,6 +2,7 @@
 
 pub mod attach;
 mod bundle;
+pub mod carry;
 pub mod cgroup;
 pub mod detach;
 pub mod facts;

@@ -42,6 +42,7 @@ pub fn manifest(init: HostPid) -> io::Result<Manifest> {
         },
         addresses: network::addresses(&File::open(format!("/proc/{init}/ns/net"))?)?,
         unreachable: Vec::new(),
+        volumes: Vec::new(),
         mounts: recorded_mounts(init)?,
     })
 }

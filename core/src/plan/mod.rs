@@ -15,6 +15,7 @@
 
 mod access;
 mod addresses;
+mod carry;
 mod cgroup_map;
 mod connections;
 mod files;
@@ -32,6 +33,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use carry::is_empty_dir;
 pub use connections::{Connections, refused};
 pub use placement::{CgroupPlan, Placement};
 pub use resolve::Lookup;
@@ -41,6 +43,7 @@ pub use sub_cgroups::SubCgroup;
 use crate::finding::{Finding, Holder, Object, Rule, Severity};
 use crate::ids::{ContainerPath, FileId, HostPath, MountId};
 use crate::policy::{self, Policy};
+use crate::source::manifest::CarriedVolume;
 use crate::source::{Source, WatchedObject};
 use crate::target::{ObjectId, Target};
 use resolve::Resolver;
@@ -177,6 +180,15 @@ impl AddedMount {
     }
 }
 
+/// A volume whose content comes with the checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CarryPlan {
+    /// Its archive.
+    pub volume: CarriedVolume,
+    /// The new pod's volume, as a path of the node.
+    pub into: HostPath,
+}
+
 /// The host name the container has after the restore.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostnamePlan {
@@ -197,6 +209,9 @@ pub struct Plan {
     pub watches: Vec<WatchPlan>,
     /// Sockets.
     pub sockets: SocketsPlan,
+    /// Content that is unpacked before CRIU starts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub carried: Vec<CarryPlan>,
     /// Mounts whose source the runtime gives.
     pub mounts: Vec<MountPlan>,
     /// Mounts that only the new pod has, in the order in which they are attached.
@@ -263,6 +278,16 @@ pub fn cgroups_to_make(source: &Source, target: &Target, policy: &Policy) -> BTr
     placement::to_make(source, target, policy, &Resolver::new(source, target))
 }
 
+/// The directories on the node of which [`plan`] wants to know whether they are empty.
+pub fn carried_into(source: &Source, target: &Target) -> BTreeSet<HostPath> {
+    carry::directories(source, target)
+}
+
+/// Whether what a look-up did not find comes with the checkpoint's content.
+pub fn is_carried(source: &Source, target: &Target, policy: &Policy, lookup: &Lookup) -> bool {
+    carry::to_come(source, target, policy, lookup)
+}
+
 /// The paths on the node on which [`plan`] wants to know what a watch would watch ([`crate::host::watched_object`]).
 pub fn watch_lookups(source: &Source, target: &Target) -> BTreeSet<Lookup> {
     watches::lookups(source, &Resolver::new(source, target))
@@ -287,6 +312,8 @@ pub fn plan(source: &Source, target: &Target, policy: &Policy) -> Plan {
             "it was made without Restow (no source.json); the plan rests on CRIU's images alone",
         ));
     }
+    // First, since much of what follows comes of it.
+    let carried = carry::plan(source, target, policy, &mut findings);
     let files = files::plan(source, target, policy, &resolver, &mut findings);
     let watches = watches::plan(source, target, policy, &resolver, &mut findings);
     files::check_handed(&files, &mut findings);
@@ -305,6 +332,7 @@ pub fn plan(source: &Source, target: &Target, policy: &Policy) -> Plan {
         files,
         watches,
         sockets,
+        carried,
         mounts,
         added_mounts,
         read_only_root: target.read_only_root,

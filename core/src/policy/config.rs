@@ -162,8 +162,10 @@ impl NodeConfig {
                     "manage-cgroups" => policy.manage_cgroups = choose(name, value)?,
                     "hostname" => policy.hostname = choose(name, value)?,
                     "tcp" => policy.tcp = choose(name, value)?,
+                    "volumes" => policy.volumes = choose(name, value)?,
                     _ => {
-                        let known = "enabled, cgroup-files, manage-cgroups, hostname, tcp".into();
+                        let known =
+                            "enabled, cgroup-files, manage-cgroups, hostname, tcp, volumes".into();
                         return Err(Error::Unknown {
                             name: name.clone(),
                             known,

@@ -58,6 +58,12 @@ choice!(
     Tcp { Close = "close", Keep = "keep", Refuse = "refuse" }
 );
 
+choice!(
+    /// Content of a pod's emptyDir volumes: `check` leaves it to whoever moves the pod and checks what is open of it, `carry`
+    /// takes it along in the checkpoint and unpacks it at restore.
+    Volumes { Check = "check", Carry = "carry" }
+);
+
 /// The settings for one container.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
@@ -70,4 +76,6 @@ pub struct Policy {
     pub hostname: Hostname,
     /// See [`Tcp`].
     pub tcp: Tcp,
+    /// See [`Volumes`].
+    pub volumes: Volumes,
 }

@@ -169,7 +169,7 @@ impl ImageDir {
     ///
     /// # Errors
     /// When it cannot be opened.
-    pub(super) fn other(&self, name: &str) -> Result<Option<File>, Error> {
+    pub fn other(&self, name: &str) -> Result<Option<File>, Error> {
         self.file(OsStr::new(name))
     }
 

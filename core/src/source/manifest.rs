@@ -56,6 +56,9 @@ pub struct Manifest {
     /// Files that CRIU could not look up and was told to take as external.
     #[serde(default)]
     pub unreachable: Vec<ManifestFile>,
+    /// Volumes whose content travels in the image directory.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<CarriedVolume>,
     /// The container's mounts, as `/proc/<init>/mountinfo` listed them to a reader on the node.
     pub mounts: Vec<ManifestMount>,
 }
@@ -67,6 +70,23 @@ pub struct InterfaceAddress {
     pub interface: String,
     /// The address.
     pub address: IpAddr,
+}
+
+/// A volume whose content is in an archive in the image directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CarriedVolume {
+    /// Where the container had it.
+    pub mount_point: ContainerPath,
+    /// Name of the archive in the image directory.
+    pub file: String,
+    /// Size of the archive, in bytes.
+    pub size: u64,
+    /// Its SHA-256, in hexadecimal.
+    pub sha256: String,
+    /// Size of the tar inside, in bytes: no more than this is unpacked.
+    pub content: u64,
+    /// Number of entries.
+    pub entries: u64,
 }
 
 /// Where the container's init was.
@@ -215,6 +235,7 @@ mod tests {
                 address: "10.88.0.15".parse().unwrap(),
             }],
             unreachable: Vec::new(),
+            volumes: Vec::new(),
             mounts: vec![ManifestMount {
                 mnt_id: MountId(7),
                 mount_point: ContainerPath::new("/etc/hosts"),

@@ -1,6 +1,7 @@
 //! The rules, each on the smallest container that shows it.
 
 mod access;
+mod carry;
 mod cgroups;
 mod files;
 mod masks;
@@ -89,6 +90,7 @@ pub(super) fn manifest(private: bool) -> Manifest {
             namespace_roots: None,
         },
         unreachable: Vec::new(),
+        volumes: Vec::new(),
         mounts: vec![ManifestMount {
             mnt_id: MountId(CGROUP_MOUNT),
             mount_point: ContainerPath::new("/sys/fs/cgroup"),
