@@ -335,8 +335,8 @@ fn terminal(half: bool) -> Result<Held> {
     })?;
     let path = format!("/dev/pts/{number}");
     if half && sys::fork()?.is_some() {
-        // The one who started this holds the other end, and takes the snag for the child.
-        sys::wait_forever();
+        // The other end is held here, by a process that is not dumped.
+        sys::hold_forever();
     }
     if half {
         // SAFETY: no pointers.

@@ -40,7 +40,7 @@ fn children(args: &[String]) -> Result<Held> {
 /// Goes on as a child that is in its parent's session, whose leader is not dumped with it.
 fn foreign_session() -> Result<Held> {
     if sys::fork()?.is_some() {
-        sys::wait_forever();
+        sys::hold_forever();
     }
     Ok(Vec::new())
 }

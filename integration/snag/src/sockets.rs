@@ -67,7 +67,7 @@ fn in_flight(args: &[String]) -> Result<Held> {
         let client = word("tcp", TcpStream::connect(address))?;
         std::mem::forget(client);
         std::io::copy(&mut reader, &mut std::io::sink()).map_err(|error| error.to_string())?;
-        sys::wait_forever();
+        sys::hold_forever();
     }
     drop(reader);
     // SAFETY: no pointers.
@@ -136,7 +136,7 @@ fn unix_half() -> Result<Held> {
     if sys::fork()?.is_some() {
         drop(one);
         std::mem::forget(other);
-        sys::wait_forever();
+        sys::hold_forever();
     }
     // SAFETY: no pointers.
     unsafe { libc::setsid() };

@@ -46,6 +46,13 @@ pub(crate) fn wait_forever() -> ! {
     }
 }
 
+/// Stays for what it holds, and does not leave its children as zombies, whose numbers would stay in use.
+pub(crate) fn hold_forever() -> ! {
+    // SAFETY: no handler, no pointers.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+    wait_forever()
+}
+
 /// Forks; the parent gets the child's number.
 pub(crate) fn fork() -> Result<Option<libc::pid_t>> {
     // SAFETY: the process has one thread, so the child may go on like the parent.
