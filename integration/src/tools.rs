@@ -23,6 +23,14 @@ pub fn zoo() -> Result<PathBuf> {
     })
 }
 
+/// The program that has the one thing on which a checkpoint or restore fails, linked statically as well.
+pub fn snag() -> Result<PathBuf> {
+    static SNAG: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    once(&SNAG, "RESTOW_SNAG_PROGRAM", || {
+        linked_statically("restow-snag")
+    })
+}
+
 fn linked_statically(package: &str) -> Result<PathBuf> {
     let mut command = cargo();
     command

@@ -56,12 +56,8 @@ const CLUES: &[Clue] = &[
     },
     // Restore: criu/files.c, criu/sk-inet.c, criu/cr-restore.c
     Clue {
-        pattern: "\t\tCreate fd for {fd#}",
-        forgets: OF_A_FD,
-    },
-    Clue {
         pattern: "inet: \tRestore: family {family} type {_} port {port} state {state} src_addr {address}",
-        forgets: &[],
+        forgets: OF_A_FD,
     },
     Clue {
         pattern: "Forking task with {child#} pid ",
@@ -114,11 +110,7 @@ impl Context {
         for name in clue.forgets {
             facts.remove(*name);
         }
-        facts.extend(captures.into_iter().filter_map(|(name, value)| {
-            // -1 and the like are CRIU's working directory, root and program.
-            let known = name != "_" && value != "null" && !(name == "fd" && value.starts_with('-'));
-            known.then(|| (name.to_owned(), tidy(name, value)))
-        }));
+        facts.extend(collect(captures));
     }
 
     /// The facts that hold for an error of this speaker.
@@ -146,9 +138,16 @@ pub(super) fn afterwards(message: &str) -> Option<Facts> {
 
 /// Captures as facts.
 pub(super) fn collect(captures: pattern::Captures<'_, '_>) -> Facts {
-    let kept = captures.into_iter().filter(|(name, _)| *name != "_");
-    kept.map(|(name, value)| (name.to_owned(), tidy(name, value)))
+    captures
+        .into_iter()
+        .filter(|(name, value)| is_fact(name, value))
+        .map(|(name, value)| (name.to_owned(), tidy(name, value)))
         .collect()
+}
+
+/// Negative descriptors are CRIU's words for the working directory, root, program and mappings.
+fn is_fact(name: &str, value: &str) -> bool {
+    name != "_" && value != "null" && value != "(null)" && !(name == "fd" && value.starts_with('-'))
 }
 
 /// A fact as people read it: CRIU writes most paths relative to the root, and fills columns with blanks.
@@ -160,6 +159,11 @@ fn tidy(name: &str, value: &str) -> String {
         "area" => return value.split(' ').next().unwrap_or_default().to_owned(),
         _ => return value.to_owned(),
     }
+    // While mounts are made they are below /tmp/.criu.mntns.XXXXXX/mnt-0000000156 (criu/mount-v2.c).
+    let value = value
+        .strip_prefix("/tmp/.criu.mntns.")
+        .and_then(|rest| rest.splitn(3, '/').nth(2))
+        .unwrap_or(value);
     let relative = value
         .strip_prefix('.')
         .filter(|rest| rest.is_empty() || rest.starts_with('/'));

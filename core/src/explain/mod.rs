@@ -25,6 +25,7 @@ use serde::Serialize;
 use crate::finding::{Finding, Object, Rule};
 use context::{Context, Facts};
 use line::{Level, Line};
+use quiet::Quiet;
 
 pub use causes::{Cause, Subject, all};
 
@@ -205,6 +206,8 @@ struct Reader {
     criu: Option<String>,
     found: Vec<Found>,
     unknown: Vec<Quote>,
+    /// Errors that explain nothing, for a log that has no others.
+    consequences: Vec<Quote>,
     more: u64,
     last: VecDeque<Quote>,
     lines: u64,
@@ -219,6 +222,8 @@ struct Found {
     quote: Quote,
     speaker: Option<String>,
     times: u64,
+    /// A line has said what it was about; what comes now is another matter.
+    complete: bool,
 }
 
 impl Reader {
@@ -310,20 +315,31 @@ impl Reader {
                 quote: self.quote(text),
                 speaker: line.pid.map(str::to_owned),
                 times: 1,
+                complete: false,
             });
-        } else if line.level == Level::Error && !quiet::is_quiet(line.message) {
-            if self.unknown.len() < MOST_UNKNOWN {
-                self.unknown.push(self.quote(text));
-            } else {
-                self.more += 1;
+        } else if line.level == Level::Error {
+            let quote = self.quote(text);
+            match quiet::of(line.message) {
+                None if self.unknown.len() < MOST_UNKNOWN => self.unknown.push(quote),
+                None => self.more += 1,
+                Some(Quiet::Consequence) if self.consequences.len() < MOST_UNKNOWN => {
+                    self.consequences.push(quote);
+                }
+                Some(_) => {}
             }
         }
     }
 
     fn add(&mut self, found: Found) {
         let same = |known: &&mut Found| {
-            known.cause.name == found.cause.name
-                && (known.facts == found.facts || known.object() == found.object())
+            // The second of two functions that tell of one file.
+            let goes_on = !known.complete
+                && known.speaker == found.speaker
+                && found.facts.contains_key("path")
+                && known.facts.get("path") == found.facts.get("path");
+            let again = known.cause.name == found.cause.name
+                && (known.facts == found.facts || known.object() == found.object());
+            goes_on || again
         };
         if let Some(known) = self.found.iter_mut().find(same) {
             known.times += 1;
@@ -334,24 +350,17 @@ impl Reader {
         }
     }
 
-    /// A line that says what the last error of its speaker was about.
+    /// A line that says what the last errors of its speaker were about.
     fn complete(&mut self, speaker: Option<&str>, facts: &Facts) {
-        let Some(found) = self
-            .found
-            .iter_mut()
-            .rev()
-            .find(|found| found.speaker.as_deref() == speaker)
-        else {
-            return;
-        };
-        for (name, value) in facts {
-            if name == "part" {
-                found.facts.remove("fd");
+        for found in &mut self.found {
+            if found.complete || found.speaker.as_deref() != speaker {
+                continue;
             }
-            found
-                .facts
-                .entry(name.clone())
-                .or_insert_with(|| value.clone());
+            found.complete = true;
+            for (name, value) in facts {
+                let known = found.facts.entry(name.clone());
+                known.or_insert_with(|| value.clone());
+            }
         }
     }
 
@@ -376,9 +385,14 @@ impl Reader {
                     quote: quote.clone(),
                     speaker: None,
                     times: 1,
+                    complete: true,
                 }
                 .explain(),
             );
+        }
+        let mut unknown = self.unknown;
+        if causes.is_empty() && unknown.is_empty() && outcome == Outcome::Failed {
+            unknown = self.consequences;
         }
         // Stable: among equals the first in the log is the root.
         causes.sort_by_key(|cause| cause.rank);
@@ -387,7 +401,7 @@ impl Reader {
             outcome,
             criu: self.criu,
             causes,
-            unknown: self.unknown,
+            unknown,
             more: self.more,
             last: self.last.into(),
             lines: self.lines,

@@ -38,6 +38,12 @@ const CONSEQUENCES: &[&str] = &[
     "For details visit https://criu.org/Deprecation",
     "Images corrupted or too old criu was used for dump.",
     "Can't dump tmpfs content",
+    "Can't dump page with parasite",
+    "Can't open {pid#}'s mapfile link {_}: {_}",
+    "Restorer fail {_}",
+    "Can't unshare net-namespace: {_}",
+    "Can't remove the directory {_}",
+    "Failed to lock TCP connection {_}",
     "Can't restore tmpfs content",
     "Can't wait or bad status: errno={_}",
 ];
@@ -49,10 +55,25 @@ const NOISE: &[&str] = &[
     "Can't setup RLIMIT_NOFILE for self: {_}",
 ];
 
-/// Whether an error line explains nothing.
-pub(super) fn is_quiet(message: &str) -> bool {
-    let known = CONSEQUENCES.iter().chain(NOISE);
-    known
-        .into_iter()
-        .any(|pattern| pattern::find(pattern, message).is_some())
+/// Why an error line explains nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Quiet {
+    /// Something before it does.
+    Consequence,
+    /// It is in every log.
+    Noise,
+}
+
+/// Whether an error line explains nothing, and why.
+pub(super) fn of(message: &str) -> Option<Quiet> {
+    let one_of = |patterns: &[&str]| {
+        patterns
+            .iter()
+            .any(|pattern| pattern::find(pattern, message).is_some())
+    };
+    if one_of(NOISE) {
+        Some(Quiet::Noise)
+    } else {
+        one_of(CONSEQUENCES).then_some(Quiet::Consequence)
+    }
 }

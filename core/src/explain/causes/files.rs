@@ -100,7 +100,7 @@ pub(super) const CAUSES: &[Cause] = &[
         object: "[{holder}: ]file {path} on mnt_id {mnt_id}",
         meaning: "the file is on a mount that is in no mount namespace of the tree: it was opened elsewhere and handed in, its mount was \
                   detached, or it belongs to the host",
-        remedy: "close it before the checkpoint, or declare it external to CRIU (file[mnt_id:inode], hexadecimal), which Restow does by \
+        remedy: "close it before the checkpoint, or declare it external to CRIU (file[[mnt_id:inode], hexadecimal), which Restow does by \
                  itself for containers that ask for it",
         ..Cause::NEW
     },
@@ -137,7 +137,7 @@ pub(super) const CAUSES: &[Cause] = &[
             "Can't dump file {fd#} of that type [{mode}] ({_} anon_inode:bpf{kind})",
             "Can't dump file {fd#} of that type [{mode}] ({_} anon_inode:[bpf{kind})",
         ],
-        object: "[{holder}: ]BPF object (bpf{kind}",
+        object: "[{holder}: ]BPF object bpf{kind}",
         meaning: "CRIU cannot save BPF programs and links",
         remedy: "load them from a process that is not checkpointed",
         ..Cause::NEW

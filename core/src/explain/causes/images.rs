@@ -68,6 +68,8 @@ pub(super) const CAUSES: &[Cause] = &[
             "Unable to open {image}: Read-only file system",
             "Unable to open {image}: No space left on device",
             "Unable to open {image}: Permission denied",
+            "Error flushing image: {error}",
+            "Unable to spice data: {error}",
             "Can't write img file: {error}",
             "Can't send ghost to image: {error}",
             "Can't write {_} bytes: {error}",
@@ -104,13 +106,13 @@ pub(super) const CAUSES: &[Cause] = &[
     Cause {
         name: "parent-missing",
         lines: &[
-            "No parent image found, though parent directory is set: {path}",
+            "No parent image found, though parent directory is set: {error}",
             "Missing {_} in parent pagemap",
-            "Invalid parent image directory provided: {path}",
+            "Invalid parent image directory provided: {error}",
             "No parent for snapshot pagemap",
         ],
-        object: "parent checkpoint[ {path}]",
-        meaning: "this checkpoint only has the pages that changed since an earlier one, which is missing",
+        object: "parent checkpoint",
+        meaning: "this checkpoint only has the pages that changed since an earlier one, which is missing[: {error}]",
         remedy: "keep all steps in directories beside each other; `restow image info` shows the parent link",
         ..Cause::NEW
     },

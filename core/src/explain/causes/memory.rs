@@ -5,7 +5,7 @@ use super::Cause;
 pub(super) const CAUSES: &[Cause] = &[
     Cause {
         name: "io-uring",
-        lines: &["Unknown shit {_} (anon_inode:[io_uring])"],
+        lines: &["Unknown shit {mode#} (anon_inode:[io_uring])"],
         object: "[process {pid}: ]io_uring[ at {area}]",
         meaning: "the process uses io_uring, which CRIU cannot save",
         remedy: "run the program without it (Node.js: UV_USE_IO_URING=0; PostgreSQL: io_method=worker; or kernel.io_uring_disabled=2)",
@@ -14,7 +14,7 @@ pub(super) const CAUSES: &[Cause] = &[
     Cause {
         name: "mapping-not-supported",
         lines: &[
-            "Unknown shit {_} ({what})",
+            "Unknown shit {mode#} ({what})",
             "Can't handle non-regular mapping on {pid#}'s map {area}",
             "Unsupported mapping found {area}",
         ],

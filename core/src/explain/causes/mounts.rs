@@ -21,7 +21,7 @@ pub(super) const CAUSES: &[Cause] = &[
         ],
         object: "mount[ {path}][ (mnt_id {mnt_id})]",
         meaning: "the mount comes from outside of the tree's mount namespace, or gets mounts from there",
-        remedy: "declare it external (CRIU's option external with mnt[…], which runtimes do for the mounts of the spec), make it private \
+        remedy: "declare it external (CRIU's option external with mnt[[…], which runtimes do for the mounts of the spec), make it private \
                  (mount --make-private), or remove it",
         ..Cause::NEW
     },
@@ -37,6 +37,7 @@ pub(super) const CAUSES: &[Cause] = &[
         name: "mount-source-missing",
         lines: &[
             "Failed to open_tree {source}: {error}",
+            "Unable to mount {source} {path} (id={mnt_id#}): {error}",
             "Can't bind-mount at {path}: {error}",
             "Can't mount at {path}: {error}",
             "Unable to bind-mount {source} to {path}: {error}",
@@ -60,27 +61,11 @@ pub(super) const CAUSES: &[Cause] = &[
         ..Cause::NEW
     },
     Cause {
-        name: "root-not-given",
-        lines: &["The --root option is required to restore a mount namespace"],
-        object: "root file system",
-        meaning: "the checkpoint has a mount namespace of its own, and the restore names no root for it",
-        remedy: "restore with CRIU's option root, or through the runtime that made the checkpoint",
-        ..Cause::NEW
-    },
-    Cause {
         name: "mounts-not-visible",
         lines: &["Can't parse {pid#}'s mountinfo"],
         object: "process {pid}",
         meaning: "its /proc/<pid>/mountinfo shows no mounts: its root is a directory (chroot), not a mount of its mount namespace",
         remedy: "checkpoint programs that are confined by pivot_root or a runtime; with chroot, bind-mount the directory onto itself first",
-        ..Cause::NEW
-    },
-    Cause {
-        name: "root-not-namespace-root",
-        lines: &["The root task has another root than mntns: {path}"],
-        object: "root {path}",
-        meaning: "the first process has another root directory than its mount namespace (chroot)",
-        remedy: "use pivot_root instead of chroot, or checkpoint the process that has the namespace's root",
         ..Cause::NEW
     },
     Cause {

@@ -34,6 +34,7 @@ pub(super) const CAUSES: &[Cause] = &[
             "selinux LSM specified but selinux not supported by kernel",
             "unknown lsm {lsm}",
             "can't write lsm profile {_}",
+            "can't render profile {_} for lsmtype {_}",
         ],
         object: "[process {pid}: ]security profile",
         meaning: "the process had an AppArmor profile or SELinux label, and this node has no such security module or not this profile",
@@ -47,8 +48,8 @@ pub(super) const CAUSES: &[Cause] = &[
             "Can't fstat inherit fd {argument}: {error}",
         ],
         object: "inherit-fd {argument}",
-        meaning: "the descriptor that is to take the place of a saved one is not open, or the option is not fd[<number>]:<key>",
-        remedy: "open it before criu starts; keys are paths without the leading slash, pipe:[…], socket:[…] or the key of an external file",
+        meaning: "the descriptor that is to take the place of a saved one is not open, or the option is not fd[[<number>]:<key>",
+        remedy: "open it before criu starts; keys are paths without the leading slash, pipe:[[…], socket:[[…] or the key of an external file",
         ..Cause::NEW
     },
     Cause {
@@ -66,6 +67,19 @@ pub(super) const CAUSES: &[Cause] = &[
         meaning: "this criu does not know it",
         remedy: "look at criu --help, and into /etc/criu (default.conf, runc.conf, crun.conf) where options can come from as well",
         vague: true,
+        ..Cause::NEW
+    },
+    Cause {
+        name: "plugin-not-loaded",
+        lines: &[
+            "Unable to load {path}: {error}",
+            "Corrupted plugin {path}",
+            "Can't load plugin {path}",
+            "Failed in init({_}) of \"{path}\"",
+        ],
+        object: "plugin {path}",
+        meaning: "CRIU cannot use the plugin[: {error}]",
+        remedy: "install the one that belongs to this criu, or remove it from CRIU's plugin directory (/usr/lib/criu) when no GPU is used",
         ..Cause::NEW
     },
     Cause {
@@ -102,6 +116,18 @@ pub(super) const CAUSES: &[Cause] = &[
         object: "[{holder}: ]TCP connection",
         meaning: "the kernel does not let criu look into TCP connections: {error}",
         remedy: "criu needs CAP_NET_ADMIN in the network namespace",
+        ..Cause::NEW
+    },
+    Cause {
+        name: "criu-stopped-itself",
+        lines: &[
+            "BUG at {place}",
+            "The --root option is required to restore a mount namespace",
+        ],
+        object: "criu[ at {place}]",
+        meaning: "it ran into a check of its own and stopped; known for the restore of a mount namespace without CRIU's option root",
+        remedy: "restore through the runtime that made the checkpoint, or name a root; otherwise report it with this log",
+        vague: true,
         ..Cause::NEW
     },
     super::UNFINISHED,

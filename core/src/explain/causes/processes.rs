@@ -9,15 +9,17 @@ pub(super) const CAUSES: &[Cause] = &[
         object: "process {pid}",
         meaning: "there is no such process, or it ended before CRIU could stop it",
         remedy: "see whether the container still runs",
+        vague: true,
         ..Cause::NEW
     },
     Cause {
         name: "process-traced",
         warnings: &["Unable to interrupt task: {pid#} ({error})"],
         object: "process {pid}",
-        meaning: "CRIU may not stop it ({error}): another process traces it (a debugger, strace, a sandbox), or CRIU lacks rights \
+        meaning: "CRIU may not stop it ({error}): another process traces it (a debugger, strace, a sandbox), it has ended as a zombie, or CRIU lacks rights \
                   (CAP_SYS_PTRACE, the Yama setting kernel.yama.ptrace_scope)",
         remedy: "end the tracer: TracerPid in /proc/<pid>/status is its process number",
+        vague: true,
         ..Cause::NEW
     },
     Cause {
@@ -45,14 +47,6 @@ pub(super) const CAUSES: &[Cause] = &[
         ..Cause::NEW
     },
     Cause {
-        name: "root-process-dead",
-        lines: &["A root task is dead"],
-        object: "first process",
-        meaning: "it has ended and only waits to be collected",
-        remedy: "see whether the container still runs",
-        ..Cause::NEW
-    },
-    Cause {
         name: "pid-in-use",
         lines: &[
             "Can't fork for {pid#}: File exists",
@@ -62,18 +56,6 @@ pub(super) const CAUSES: &[Cause] = &[
         object: "process {pid}",
         meaning: "its number is in use already (or it, its session or its process group still runs)",
         remedy: "end the old processes first; restore trees into a pid namespace of their own, as containers have",
-        ..Cause::NEW
-    },
-    Cause {
-        name: "session-in-use",
-        lines: &[
-            "Current sid {sid#} intersects with {_}",
-            "Current gid {sid#} intersects with {_}",
-            "Requested sid {sid#} doesn't match inherited {_}",
-        ],
-        object: "session {sid}",
-        meaning: "the tree wants the session or process group number that the restoring shell has",
-        remedy: "restore from another session (setsid criu restore …)",
         ..Cause::NEW
     },
     Cause {
