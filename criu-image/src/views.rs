@@ -25,7 +25,7 @@ view! {
         8 => dump_uptime: Option<u64>,
         /// Established connections were left out.
         10 => tcp_close: Option<bool>,
-        /// How the network was locked: 1 iptables, 2 nftables, 3 not at all.
+        /// How the network was locked: 0 iptables, 1 nftables, 2 not at all.
         11 => network_lock_method: Option<u32>,
         /// Identifies the run of criu.
         13 => dump_criu_run_id: Option<Bytes>,

@@ -16,7 +16,7 @@ use restow::source::manifest::{CarriedVolume, FILE_NAME};
 use restow::source::{Manifest, ManifestFile};
 use restow::target::TargetMount;
 
-use crate::connections;
+use crate::connections::{self, LeftLocked};
 use crate::operation::Operation;
 use crate::relay::{Answer, Stage};
 use crate::rpc::Notification;
@@ -38,7 +38,9 @@ pub struct Dump {
     /// Volumes whose content may have to travel: the container's bind mounts, when it is to be carried.
     binds: Vec<TargetMount>,
     volumes: Vec<CarriedVolume>,
+    left_locked: Option<LeftLocked>,
     written: bool,
+    succeeded: bool,
 }
 
 impl Dump {
@@ -91,7 +93,9 @@ impl Dump {
                 Volumes::Check => Vec::new(),
             },
             volumes: Vec::new(),
+            left_locked: LeftLocked::by(&operation.request, init, policy.tcp),
             written: false,
+            succeeded: false,
         })
     }
 
@@ -99,6 +103,7 @@ impl Dump {
     pub fn descriptors(&self) -> Vec<RawFd> {
         let mut fds = self.journal.descriptors();
         fds.push(self.images.as_raw_fd());
+        fds.extend(self.left_locked.as_ref().map(LeftLocked::descriptor));
         fds
     }
 
@@ -201,9 +206,20 @@ impl Stage for Dump {
         if !success {
             carry::remove(self.volumes.len(), self.images.as_fd());
         }
+        self.succeeded = success;
         self.journal
             .line(if success { "dumped" } else { "not dumped" });
     }
 
-    fn finished(&mut self) {}
+    fn finished(&mut self) {
+        let Some(left) = self.left_locked.take().filter(|_| self.succeeded) else {
+            return;
+        };
+        let images = self.images.try_clone().map_err(|error| chain(&error));
+        let images = images.and_then(|dir| ImageDir::open(dir).map_err(|error| chain(&error)));
+        match images.and_then(|images| left.unlock(&images)) {
+            Ok(()) => self.journal.line("the pod's network is unlocked"),
+            Err(reason) => self.journal.line(reason),
+        }
+    }
 }

@@ -23,6 +23,7 @@ use restow::stage::{self, Staging};
 use restow::target::Target;
 use restow::verify::{Restored, verify};
 
+use crate::connections::Locked;
 use crate::operation::Operation;
 use crate::relay::{Answer, Stage};
 use crate::rpc::{CgroupMode, Notification};
@@ -36,6 +37,8 @@ pub struct Restore {
     init: Option<(HostPid, PidFd)>,
     /// The container's cgroup, when it is its alone.
     container_dir: Option<HostPath>,
+    /// The new pod's network, while it is locked.
+    locked: Option<Locked>,
     /// Held until this process has become criu.
     handed: Vec<Handed>,
     /// Content of volumes, which goes again when the restore fails.
@@ -113,6 +116,7 @@ impl Restore {
                     .set_external_mount(&mount.key, &mount.source);
             }
         }
+        let locked = Locked::by(&plan, &target, &mut operation.journal);
         if plan.sockets.tcp_close {
             operation.request.close_connections();
         } else if plan.sockets.connections() {
@@ -132,6 +136,7 @@ impl Restore {
             staging: Some(staging),
             init: None,
             container_dir: None,
+            locked,
             handed,
             unpacked,
             journal,
@@ -146,6 +151,7 @@ impl Restore {
                 .as_ref()
                 .map(|staging| staging.lock().as_raw_fd()),
         );
+        fds.extend(self.locked.as_ref().map(Locked::descriptor));
         fds
     }
 
@@ -275,7 +281,10 @@ impl Stage for Restore {
                 volume.undo();
             }
         }
-        if !success {
+        if success {
+            // criu has unlocked it.
+            self.locked = None;
+        } else {
             cgroup::remove_sub_cgroups(&self.plan.cgroup, &self.target);
         }
         self.journal
@@ -283,6 +292,9 @@ impl Stage for Restore {
     }
 
     fn finished(&mut self) {
+        if let Some(Err(reason)) = self.locked.take().map(Locked::unlock) {
+            self.journal.line(reason);
+        }
         if let Some(Err(error)) = self.staging.take().map(Staging::remove) {
             self.journal.line(format_args!(
                 "{}; it is collected at the next restore",

@@ -34,6 +34,7 @@ mod req {
 mod opts {
     pub(super) const IMAGES_DIR_FD: u32 = 1;
     pub(super) const PID: u32 = 2;
+    pub(super) const LEAVE_RUNNING: u32 = 3;
     pub(super) const TCP_ESTABLISHED: u32 = 5;
     pub(super) const LOG_FILE: u32 = 10;
     pub(super) const NOTIFY_SCRIPTS: u32 = 12;
@@ -189,6 +190,18 @@ impl Request {
             }
         }
         Ok(None)
+    }
+
+    /// Whether the tree goes on after the dump.
+    pub fn leaves_running(&self) -> bool {
+        self.opts.bool(opts::LEAVE_RUNNING).unwrap_or(false)
+    }
+
+    /// Whether the network namespace of the dumped tree is somebody else's too, such as a sandbox's.
+    pub fn external_network(&self) -> bool {
+        self.opts
+            .strs(opts::EXTERNAL)
+            .any(|key| key.starts_with("net["))
     }
 
     /// Lets CRIU go on when somebody is connecting to a listening socket (`--tcp-skip-in-flight`).

@@ -21,6 +21,12 @@ on_both_suites!(
     network_2_without_the_old_address_nothing_can_be_kept,
     network_2_connections_to_the_outside_forbid_the_checkpoint,
     network_3_connections_inside_survive,
+    network_3_what_is_in_flight_inside_arrives,
+    network_2_the_rest_of_the_pod_goes_on,
+    network_2_the_source_goes_on_with_its_connections,
+    network_1_what_is_in_the_way_is_named,
+    network_1_a_checkpoint_without_a_record_moves_too,
+    network_1_unix_sockets_are_there_by_path_and_by_name,
 );
 
 fn journey(container: ContainerOptions) -> Journey {
@@ -334,6 +340,266 @@ fn network_3_connections_inside_survive(suite: Suite) -> Result<()> {
                     "the connection inside is at {local}"
                 );
                 Ok("connections over loopback and over the pod's own address go on".to_owned())
+            })
+        },
+    )
+}
+
+fn network_3_what_is_in_flight_inside_arrives(suite: Suite) -> Result<()> {
+    let container = ["127.0.0.1:8001", "[::1]:8002", "{ip4}:8003"]
+        .iter()
+        .fold(ContainerOptions::new(0), |container, address| {
+            container.socket(format!("0:full:{address}"))
+        });
+    inet(
+        "Network 3, in flight",
+        suite,
+        Stock::Wrong(&["Connected TCP socket"]),
+        |engine| {
+            journey(container.clone()).run(engine, |there| {
+                for socket in &there.reports[0].sockets {
+                    ensure!(
+                        socket.said.ends_with("bytes intact, pong")
+                            && !socket.said.starts_with("0 "),
+                        "{} says {:?}",
+                        socket.opened,
+                        socket.said
+                    );
+                }
+                Ok(format!("{} arrived", there.reports[0].sockets[0].said))
+            })
+        },
+    )
+}
+
+/// The rules that are left in the network namespace of a pod's sandbox.
+fn rules(engine: &Engine, pod: &Pod) -> Result<String> {
+    let sandbox = pod.sandbox().init()?.to_string();
+    let rules = engine.run(
+        "nsenter",
+        &["--target", &sandbox, "--net", "iptables", "-S"],
+    )?;
+    let rules: Vec<&str> = rules.lines().filter(|line| line.contains("CRIU")).collect();
+    Ok(rules.join(" "))
+}
+
+/// Asks until there is an answer: what follows a checkpoint may take a moment.
+fn answers_again(engine: &Engine, address: &str) -> Result<String> {
+    ask(engine, "tcp", address).or_else(|_| ask(engine, "tcp", address))
+}
+
+fn network_2_the_rest_of_the_pod_goes_on(suite: Suite) -> Result<()> {
+    inet(
+        "Network 2, rest of the pod",
+        suite,
+        Stock::Wrong(&["the other container of pod A does not answer"]),
+        |engine| {
+            let address = |pod: &Pod| format!("{}:9000", pod.addresses()[0]);
+            let other = ContainerOptions::new(0).socket("0:listen:0.0.0.0:9000");
+            let moving = ContainerOptions::new(0)
+                .socket("0:listen:{ip4}:8001")
+                .socket("0:pair:{ip4}:8002");
+            // Stock cannot dump a connection.
+            let moving = if engine.mode() == Mode::Stock {
+                ContainerOptions::new(0).socket("0:listen:0.0.0.0:8001")
+            } else {
+                moving
+            };
+            let pod_a = Pod::start(engine, &PodOptions::new("pod-a").network())?;
+            let mut stays = pod_a.container(&other)?;
+            stays.start()?;
+            let mut moves = pod_a.container(&moving)?;
+            moves.start()?;
+            moves.reports()?;
+            answers_again(engine, &address(&pod_a))?;
+            let checkpoint = Checkpoint::new(engine, "one-of-two")?;
+            moves.checkpoint(&checkpoint)?;
+            if let Err(error) = answers_again(engine, &address(&pod_a)) {
+                return Ok(Verdict::Wrong(format!(
+                    "the other container of pod A does not answer: {error:#}"
+                )));
+            }
+            let left = rules(engine, &pod_a)?;
+            ensure!(left.is_empty(), "CRIU's lock is still there: {left}");
+            let pod_b = Pod::start(engine, &PodOptions::new("another-pod-b").network())?;
+            let mut there = pod_b.container(&other)?;
+            there.start()?;
+            let mut moved = pod_b.container(&moving)?;
+            moved.restore(&checkpoint)?;
+            answers_again(engine, &address(&pod_b))?;
+            let left = rules(engine, &pod_b)?;
+            ensure!(left.is_empty(), "CRIU's lock is still there: {left}");
+            let said = moved.reports()?[0].socket("pair:")?.said.clone();
+            ensure!(
+                said.ends_with("pong"),
+                "the connection inside says {said:?}"
+            );
+            pod_a.remove(vec![stays, moves])?;
+            pod_b.remove(vec![there, moved])?;
+            Ok(Verdict::Right(
+                "the other containers of both pods answer, no lock is left".to_owned(),
+            ))
+        },
+    )
+}
+
+fn network_2_the_source_goes_on_with_its_connections(suite: Suite) -> Result<()> {
+    inet(
+        "Network 2, source goes on",
+        suite,
+        Stock::Wrong(&["Connected TCP socket"]),
+        |engine| {
+            let _servers = outside(engine)?;
+            let mut journey = journey(with_connections());
+            journey.leave_running = true;
+            journey.run(engine, |there| {
+                let left = there
+                    .left_behind
+                    .ok_or_else(|| anyhow!("nothing was left running"))?;
+                for report in left.reports()? {
+                    let said = &report.socket("connect:")?.said;
+                    ensure!(
+                        said.ends_with(" ping"),
+                        "in pod A a connection says {said:?}"
+                    );
+                }
+                let said = left.reports()?[1].socket("pair:")?.said.clone();
+                ensure!(
+                    said.ends_with("pong"),
+                    "in pod A the connection inside says {said:?}"
+                );
+                for said in said_of_outside(there)? {
+                    ensure!(
+                        said.starts_with("end of file"),
+                        "in pod B a connection says {said:?}"
+                    );
+                }
+                check_pair(there, 1)?;
+                Ok("pod A keeps its connections, pod B has those inside".to_owned())
+            })
+        },
+    )
+}
+
+fn network_1_what_is_in_the_way_is_named(suite: Suite) -> Result<()> {
+    let taken = [
+        (
+            "0:listen:0.0.0.0:8003",
+            "tcp socket 0.0.0.0:8003: 0.0.0.0:8003 cannot be bound",
+        ),
+        (
+            "0:unix:@restow/taken",
+            "unix socket @restow/taken: the name cannot be bound",
+        ),
+    ];
+    let reasons = &["Can't bind inet socket", "Can't bind id"];
+    inet("Network 1, taken", suite, Stock::Wrong(reasons), |engine| {
+        let mut said = Vec::new();
+        for (socket, words) in taken {
+            let container = ContainerOptions::new(0).socket(socket);
+            let pod_a = Pod::start(engine, &PodOptions::new("pod-a").network())?;
+            let mut moves = pod_a.container(&container)?;
+            moves.start()?;
+            let checkpoint = Checkpoint::new(engine, words)?;
+            moves.checkpoint(&checkpoint)?;
+            pod_a.remove(vec![moves])?;
+            let pod_b = Pod::start(engine, &PodOptions::new("another-pod-b").network())?;
+            let mut other = pod_b.container(&container)?;
+            other.start()?;
+            let mut moved = pod_b.container(&container)?;
+            let Err(error) = moved.restore(&checkpoint) else {
+                return Ok(Verdict::Wrong(format!("{socket} is there twice")));
+            };
+            let text = format!("{error:#}");
+            if engine.mode() == Mode::Stock {
+                return Ok(Verdict::Wrong(text));
+            }
+            ensure!(text.contains(words), "the reason is {text}");
+            said.push(words);
+            // The one that has it goes on.
+            other.reports()?;
+            pod_b.remove(vec![other, moved])?;
+        }
+        Ok(Verdict::Right(format!("refused: {}", said.join("; "))))
+    })
+}
+
+fn network_1_a_checkpoint_without_a_record_moves_too(suite: Suite) -> Result<()> {
+    inet(
+        "Network 1, without source.json",
+        suite,
+        Stock::Wrong(&["Can't bind inet socket"]),
+        |engine| {
+            let container = ["0:listen:{ip4}:8001", "0:udp:[{ip6}]:8002"]
+                .into_iter()
+                .fold(ContainerOptions::new(0), ContainerOptions::socket);
+            let pod_a = Pod::start(engine, &PodOptions::new("pod-a").network())?;
+            let mut moves = pod_a.container(&container)?;
+            moves.start()?;
+            let checkpoint = Checkpoint::new(engine, "bare")?;
+            moves.checkpoint(&checkpoint)?;
+            pod_a.remove(vec![moves])?;
+            if engine.mode() == Mode::Restow {
+                std::fs::remove_file(
+                    engine
+                        .node()
+                        .path(format!("{}/source.json", checkpoint.images)),
+                )?;
+            }
+            let pod_b = Pod::start(engine, &PodOptions::new("another-pod-b").network())?;
+            let mut moved = pod_b.container(&container)?;
+            if let Err(error) = moved.restore(&checkpoint) {
+                return Ok(Verdict::Wrong(format!("{error:#}")));
+            }
+            let [v4, v6] = pod_b.addresses();
+            ask(engine, "tcp", &format!("{v4}:8001"))?;
+            ask(engine, "udp", &format!("[{v6}]:8002"))?;
+            Ok(Verdict::Right(
+                "pod B's addresses, without a record of pod A's".to_owned(),
+            ))
+        },
+    )
+}
+
+/// Names of unix sockets are in the file system and in the network namespace; every criu dumps these.
+fn network_1_unix_sockets_are_there_by_path_and_by_name(suite: Suite) -> Result<()> {
+    let container = [
+        "0:unix:/run.sock",
+        "0:unix:@restow/abstract",
+        "0:unix-dgram:/data/dgram.sock",
+        "0:unix-seqpacket:@restow/packets",
+        "1:unix:relative.sock",
+        "0:unix:@restow/inside",
+        "1:unix-connect:@restow/inside",
+    ]
+    .into_iter()
+    .fold(
+        ContainerOptions::new(1)
+            .volume("/data")
+            .probe("--cwd", "/data"),
+        ContainerOptions::socket,
+    );
+    compare(
+        "Network 1, unix",
+        Stack::v2(suite),
+        Stock::Right,
+        |engine| {
+            journey(container.clone()).run(engine, |there| {
+                for (kind, name) in [
+                    ("unix", "/run.sock"),
+                    ("unix", "@restow/abstract"),
+                    ("unix", "/data/relative.sock"),
+                    ("unix-dgram", "/data/dgram.sock"),
+                    ("unix-seqpacket", "@restow/packets"),
+                ] {
+                    there.container.exec(&["/probe", "ask", kind, name])?;
+                }
+                let said = &there.reports[1].socket("unix-connect:")?.said;
+                ensure!(
+                    said.ends_with(" ping"),
+                    "the connection inside says {said:?}"
+                );
+                Ok("five names answer, the connection inside goes on".to_owned())
             })
         },
     )

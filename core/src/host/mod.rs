@@ -10,6 +10,7 @@ mod handover;
 pub mod journal;
 pub mod live;
 pub mod network;
+pub mod network_lock;
 mod node_cgroups;
 pub mod parse;
 mod pidfd;

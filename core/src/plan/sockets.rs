@@ -40,6 +40,13 @@ pub struct SocketPlan {
     pub holders: Vec<Holder>,
 }
 
+impl SocketPlan {
+    /// Whether it is one end of a TCP connection after the restore.
+    pub fn connected(&self) -> bool {
+        self.protocol == Protocol::Tcp && self.new.peer.is_some()
+    }
+}
+
 /// The addresses of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SocketPlace {
@@ -86,6 +93,8 @@ pub struct SocketsPlan {
     pub inet: Vec<SocketPlan>,
     /// Unix sockets that are bound to a name.
     pub unix: Vec<UnixPlan>,
+    /// The new pod's network is locked until the connections in it are put together.
+    pub locks_network: bool,
     /// CRIU wants to be told again that the checkpoint was made with `--tcp-close`.
     pub tcp_close: bool,
 }
@@ -93,9 +102,7 @@ pub struct SocketsPlan {
 impl SocketsPlan {
     /// Whether CRIU has TCP connections to restore.
     pub fn connections(&self) -> bool {
-        self.inet
-            .iter()
-            .any(|socket| socket.protocol == Protocol::Tcp && socket.new.peer.is_some())
+        self.inet.iter().any(SocketPlan::connected)
     }
 }
 
@@ -147,10 +154,12 @@ pub(super) fn plan(
             .map(|network| AddressMap::new(source, network)),
     };
     let inet = source.sockets.inet.iter();
-    let inet = inet
+    let inet: Vec<SocketPlan> = inet
         .filter_map(|socket| planner.inet(socket, findings))
         .collect();
     SocketsPlan {
+        // The network of the node itself is never locked.
+        locks_network: target.network_namespace.is_some() && inet.iter().any(SocketPlan::connected),
         inet,
         unix,
         tcp_close: source.sockets.tcp_close,

@@ -14,8 +14,8 @@ use super::cgroup_dirs;
 pub use super::image_dir::{Error, ImageDir, PARENT};
 use super::manifest::{self, Manifest};
 use super::{
-    CgroupMember, CgroupSet, FsType, Hierarchy, Mount, OpenFile, Source, Task, UtsNamespace, Watch,
-    WatchedObject,
+    CgroupMember, CgroupSet, FsType, Hierarchy, LockMethod, Mount, OpenFile, Source, Task,
+    UtsNamespace, Watch, WatchedObject,
 };
 use crate::finding::Holder;
 use crate::ids::{CgroupPath, ContainerPath, FileId, MountId, NsPid};
@@ -131,6 +131,17 @@ fn read_manifest(
         source.foreign_manifest = true;
     }
     Ok(())
+}
+
+/// How CRIU locked the network at the dump, and which run of it, as [`criu_run`].
+///
+/// # Errors
+/// When there is no inventory, or it is damaged.
+pub fn network_lock(dir: &ImageDir) -> Result<(LockMethod, Option<String>), Error> {
+    let inventory: InventoryEntry = dir.one("inventory.img", Kind::Inventory)?;
+    let method = inventory.network_lock_method.map(LockMethod);
+    let run = inventory.dump_criu_run_id.map(|id| id.to_string());
+    Ok((method.unwrap_or(LockMethod::IPTABLES), run))
 }
 
 /// What identifies the run of criu that made an image set; `None` for a criu that does not write it (before 4.1).

@@ -16,7 +16,9 @@ use crate::ids::{CgroupPath, ContainerPath, FileId, MountId, NsPid};
 
 pub use cgroup_dirs::{CgroupDir, Owner};
 pub use manifest::{Manifest, ManifestFile};
-pub use sockets::{InetSocket, Protocol, Sockets, State, UnixKind, UnixName, UnixSocket};
+pub use sockets::{
+    InetSocket, LockMethod, Protocol, Sockets, State, UnixKind, UnixName, UnixSocket,
+};
 
 /// A cgroup hierarchy, named as `/proc/<pid>/cgroup` and `cgroup.img` name it: empty for v2, else the controllers
 /// (`cpu,cpuacct`, `name=systemd`).

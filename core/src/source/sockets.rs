@@ -154,6 +154,18 @@ impl std::fmt::Display for UnixName {
     }
 }
 
+/// How CRIU locked a network, as `inventory.img` says: the numbers of `enum NETWORK_LOCK_METHOD` of `criu/include/cr_options.h`,
+/// which are not those of `rpc.proto`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LockMethod(pub u32);
+
+impl LockMethod {
+    /// With iptables; what CRIU does unless told otherwise, and what images that say nothing were made with.
+    pub const IPTABLES: Self = Self(0);
+    /// With nftables.
+    pub const NFTABLES: Self = Self(1);
+}
+
 /// All sockets of a checkpoint that the rules are about.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sockets {

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-use criu_image::views::{FileEntry, InotifyFileEntry, MntEntry, RegFileEntry, UtsnsEntry};
+use criu_image::views::{
+    FileEntry, InotifyFileEntry, InventoryEntry, MntEntry, RegFileEntry, UtsnsEntry,
+};
 use criu_image::{Change, Kind};
 
 use super::{Error, sockets};
 use crate::ids::{FileId, MountId};
 use crate::plan::{FileEdit, FilePlan, Plan, WatchPlan};
+use crate::source::LockMethod;
 use crate::source::images::{self, ImageDir};
 
 /// Every image that the plan changes, by name.
@@ -20,7 +23,32 @@ pub(super) fn edited_images(
     files(images, plan, &mut edited)?;
     mounts(images, plan, &mut edited)?;
     hostname(images, plan, &mut edited)?;
+    network_lock(images, plan, &mut edited)?;
     Ok(edited)
+}
+
+/// CRIU unlocks the network at the end of a restore as the inventory says it locked it at the dump. What is locked at the
+/// restore is locked with iptables ([`crate::host::network_lock`]).
+fn network_lock(images: &ImageDir, plan: &Plan, edited: &mut Edited) -> Result<(), Error> {
+    const NAME: &str = "inventory.img";
+    let (method, _) = images::network_lock(images)?;
+    if !plan.sockets.locks_network || method == LockMethod::IPTABLES {
+        return Ok(());
+    }
+    let Some(image) = images.image(NAME, Kind::Inventory)? else {
+        return Ok(());
+    };
+    let bytes = image
+        .rewrite::<criu_image::Error>(|record| {
+            let entry = InventoryEntry {
+                network_lock_method: Some(LockMethod::IPTABLES.0),
+                ..record.view()?
+            };
+            record.with(&entry)
+        })
+        .map_err(images::Error::from)?;
+    edited.insert(NAME.into(), bytes);
+    Ok(())
 }
 
 type Edited = BTreeMap<OsString, Vec<u8>>;
