@@ -46,6 +46,8 @@ pub struct SpecMount {
     pub destination: ContainerPath,
     /// Its options, as the OCI specification spells them.
     pub options: Vec<String>,
+    /// The type of its file system; for a bind mount it says nothing.
+    pub kind: String,
     /// Whether the runtime makes it out of the container's own cgroups (type `cgroup`).
     pub cgroup: bool,
 }

@@ -1,21 +1,22 @@
 //! Mounts that only the new pod has, put into the restored container before it runs.
 //!
 //! CRIU re-creates exactly the mounts of the checkpoint. A further one is cloned in the node's mount namespace
-//! (`open_tree(2)`) and moved into the container's by a child that enters it, so that the path is resolved there: a link
-//! in the container's root leads nowhere else.
+//! (`open_tree(2)`), or a file system made for it, and moved into the container's by a child that enters it, so that the
+//! path is resolved there: a link in the container's root leads nowhere else.
 
 // The mount calls have no safe wrapper in nix.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString};
-use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-use super::within;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::sys::stat::{Mode, mkdirat};
+
+use super::{fresh, open_in, within};
 use crate::ids::HostPid;
 use crate::plan::AddedMount;
 
@@ -28,23 +29,32 @@ pub fn attach(init: HostPid, mounts: &[AddedMount], read_only_root: bool) -> io:
     if mounts.is_empty() && !read_only_root {
         return Ok(());
     }
-    let clones = mounts
+    let copies = mounts
         .iter()
-        .map(|mount| clone(mount).map_err(|error| named(mount, &error)))
+        .map(|mount| match mount.fresh {
+            Some(_) => Ok(None),
+            None => copy(mount).map(Some).map_err(|error| named(mount, &error)),
+        })
         .collect::<io::Result<Vec<_>>>()?;
-    within::mounts_of(init, || mount_all(mounts, &clones, read_only_root))
-}
-
-/// Runs inside the container's mount namespace.
-fn mount_all(mounts: &[AddedMount], clones: &[OwnedFd], read_only_root: bool) -> io::Result<()> {
-    for (mount, clone) in mounts.iter().zip(clones) {
-        move_to(mount, clone).map_err(|error| named(mount, &error))?;
-    }
-    if read_only_root {
-        set_attributes(libc::AT_FDCWD, c"/", 0, libc::MOUNT_ATTR_RDONLY, 0)
-            .map_err(|error| io::Error::new(error.kind(), format!("/ read-only: {error}")))?;
-    }
-    Ok(())
+    let namespaces = fresh::Namespaces::of(init)?;
+    within::mounts_of(init, || {
+        for (mount, copy) in mounts.iter().zip(&copies) {
+            let attached = match (copy, &mount.fresh) {
+                (Some(copy), _) => move_to(mount, copy),
+                (None, kind) => {
+                    let kind = kind.as_deref().unwrap_or_default();
+                    let made = fresh::make(kind, &mount.options, &namespaces);
+                    made.and_then(|made| move_to(mount, &made))
+                }
+            };
+            attached.map_err(|error| named(mount, &error))?;
+        }
+        if read_only_root {
+            set_attributes(libc::AT_FDCWD, c"/", 0, libc::MOUNT_ATTR_RDONLY, 0)
+                .map_err(|error| io::Error::new(error.kind(), format!("/ read-only: {error}")))?;
+        }
+        Ok(())
+    })
 }
 
 fn set_attributes(
@@ -56,7 +66,12 @@ fn set_attributes(
 ) -> io::Result<()> {
     let attributes = libc::mount_attr {
         attr_set: set,
-        attr_clr: 0,
+        // The times of access are one attribute with several values.
+        attr_clr: if set & libc::MOUNT_ATTR__ATIME == 0 {
+            0
+        } else {
+            libc::MOUNT_ATTR__ATIME
+        },
         propagation,
         userns_fd: 0,
     };
@@ -86,79 +101,155 @@ pub(super) fn read_only_copy(root: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 }
 
 /// A detached copy of the source with the mount's attributes.
-fn clone(mount: &AddedMount) -> io::Result<OwnedFd> {
+fn copy(mount: &AddedMount) -> io::Result<OwnedFd> {
     let source = c_path(mount.source.as_path())?;
     let recursive = if mount.has("bind") {
         0
     } else {
         libc::AT_RECURSIVE
     };
-    let fd = open_tree(libc::AT_FDCWD, &source, recursive)?;
-    let set = ATTRIBUTES
+    let copy = open_tree(libc::AT_FDCWD, &source, recursive)?;
+    let (fd, at) = (copy.as_raw_fd(), libc::AT_EMPTY_PATH);
+    let propagation = PROPAGATION
         .iter()
-        .filter(|(option, _)| mount.has(option))
-        .fold(0, |set, (_, flag)| set | flag);
-    set_attributes(
-        fd.as_raw_fd(),
-        c"",
-        libc::AT_EMPTY_PATH | recursive,
-        set,
-        libc::MS_PRIVATE,
-    )?;
-    Ok(fd)
+        .rfind(|(option, _)| mount.has(option))
+        .map_or(libc::MS_PRIVATE, |(_, propagation)| *propagation);
+    // An option is for the mount itself, unless it says otherwise.
+    set_attributes(fd, c"", at | recursive, 0, propagation)?;
+    set_attributes(fd, c"", at, attributes(&mount.options, ""), 0)?;
+    let all = attributes(&mount.options, "r");
+    set_attributes(fd, c"", at | libc::AT_RECURSIVE, all, 0)?;
+    Ok(copy)
 }
 
-/// Mount options of the OCI specification that are attributes of a bind mount.
-const ATTRIBUTES: [(&str, u64); 5] = [
+/// How a bind mount sees what is mounted later on the node (OCI runtime specification, `config.md`, mount options).
+const PROPAGATION: [(&str, libc::c_ulong); 6] = [
+    ("private", libc::MS_PRIVATE),
+    ("rprivate", libc::MS_PRIVATE),
+    ("slave", libc::MS_SLAVE),
+    ("rslave", libc::MS_SLAVE),
+    ("shared", libc::MS_SHARED),
+    ("rshared", libc::MS_SHARED),
+];
+
+/// Mount options of the OCI specification that are attributes of a mount. With an `r` before it an option is for all that
+/// is mounted below, too.
+const ATTRIBUTES: [(&str, u64); 8] = [
     ("ro", libc::MOUNT_ATTR_RDONLY),
     ("nosuid", libc::MOUNT_ATTR_NOSUID),
     ("nodev", libc::MOUNT_ATTR_NODEV),
     ("noexec", libc::MOUNT_ATTR_NOEXEC),
+    ("nodiratime", libc::MOUNT_ATTR_NODIRATIME),
+    ("nosymfollow", libc::MOUNT_ATTR_NOSYMFOLLOW),
     ("noatime", libc::MOUNT_ATTR_NOATIME),
+    ("strictatime", libc::MOUNT_ATTR_STRICTATIME),
 ];
 
+/// The attributes among options that begin with `prefix`.
+pub(super) fn attributes(options: &[String], prefix: &str) -> u64 {
+    let words = options
+        .iter()
+        .filter_map(|option| option.strip_prefix(prefix));
+    words
+        .filter_map(|word| ATTRIBUTES.iter().find(|(name, _)| *name == word))
+        .fold(0, |set, (_, flag)| set | flag)
+}
+
+/// Whether an option is about a mount and not about its file system.
+pub(super) fn is_attribute(option: &str) -> bool {
+    /// Those that undo others, or are the default.
+    const OTHERS: [&str; 17] = [
+        "rw",
+        "suid",
+        "dev",
+        "exec",
+        "atime",
+        "diratime",
+        "symfollow",
+        "relatime",
+        "norelatime",
+        "nostrictatime",
+        "defaults",
+        "sync",
+        "async",
+        "dirsync",
+        "mand",
+        "nomand",
+        "tmpcopyup",
+    ];
+    let known = |word: &str| {
+        OTHERS.contains(&word)
+            || ATTRIBUTES.iter().any(|(name, _)| *name == word)
+            || PROPAGATION.iter().any(|(name, _)| *name == word)
+    };
+    known(option) || option.strip_prefix('r').is_some_and(known)
+}
+
 /// Runs inside the container's mount namespace.
-fn move_to(mount: &AddedMount, clone: &OwnedFd) -> io::Result<()> {
-    let path = mount.mount_point.as_path();
-    // The runtime makes mount points of its spec in the root file system; one below another mount is made here.
-    if !path.exists() {
-        let meta = File::open(format!("/proc/self/fd/{}", clone.as_raw_fd()))
-            .and_then(|file| file.metadata());
-        make_mount_point(path, meta.map_or(true, |meta| meta.is_dir()))?;
-    }
-    let target = c_path(path)?;
-    let from = clone.as_raw_fd();
+fn move_to(mount: &AddedMount, from: &OwnedFd) -> io::Result<()> {
+    let target = mount_point(mount.mount_point.as_path(), from)?;
+    let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
+    let (from, to) = (from.as_raw_fd(), target.as_raw_fd());
     // SAFETY: both paths are valid C strings for the length of the call.
     checked(unsafe {
         libc::syscall(
             libc::SYS_move_mount,
             from,
             c"".as_ptr(),
-            libc::AT_FDCWD,
-            target.as_ptr(),
-            libc::MOVE_MOUNT_F_EMPTY_PATH,
+            to,
+            c"".as_ptr(),
+            flags,
         )
     })?;
     Ok(())
 }
 
-fn make_mount_point(path: &Path, directory: bool) -> io::Result<()> {
-    let mut builder = DirBuilder::new();
-    builder.recursive(true).mode(0o755);
-    if directory {
-        return builder.create(path);
+/// Opens a mount point, and makes it where it is missing. The runtime makes mount points of its spec in the root file
+/// system; one below another mount is made here, but never through a link, which would lead to where nobody wants one.
+fn mount_point(path: &Path, mount: &OwnedFd) -> io::Result<OwnedFd> {
+    let rest = path.strip_prefix("/").unwrap_or(path);
+    let missing = match open_in(Path::new("/"), rest) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => rest,
+        found => return found,
+    };
+    let is_directory = super::file_fact(mount)?.mode & libc::S_IFMT == libc::S_IFDIR;
+    let mut at = open_in(Path::new("/"), Path::new(""))?;
+    let mut parts = missing.components().peekable();
+    while let Some(part) = parts.next() {
+        let name = Path::new(part.as_os_str());
+        let last = parts.peek().is_none();
+        let found = open_beside(&at, name);
+        at = match found {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let (all, read) = (0o755, 0o644);
+                let mode = Mode::from_bits_truncate;
+                if !last || is_directory {
+                    mkdirat(&at, name, mode(all))?;
+                } else {
+                    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+                    drop(openat(&at, name, flags, mode(read))?);
+                }
+                open_beside(&at, name)?
+            }
+            found => found?,
+        };
     }
-    if let Some(parent) = path.parent() {
-        builder.create(parent)?;
-    }
-    File::create_new(path).map(drop)
+    Ok(at)
+}
+
+/// Opens a name in a directory; a link is an error.
+fn open_beside(directory: &OwnedFd, name: &Path) -> io::Result<OwnedFd> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    Ok(openat2(directory, name, how)?)
 }
 
 fn c_path(path: &Path) -> io::Result<CString> {
     Ok(CString::new(path.as_os_str().as_bytes())?)
 }
 
-fn checked(result: libc::c_long) -> io::Result<RawFd> {
+pub(super) fn checked(result: libc::c_long) -> io::Result<RawFd> {
     match RawFd::try_from(result) {
         Ok(result) if result >= 0 => Ok(result),
         _ => Err(io::Error::last_os_error()),

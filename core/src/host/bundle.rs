@@ -105,6 +105,7 @@ impl Bundle {
                     Some(SpecMount {
                         destination: ContainerPath::new(mount["destination"].as_str()?),
                         cgroup: mount["type"] == "cgroup",
+                        kind: text(&mount["type"]).unwrap_or_default(),
                         options: options.filter_map(text).collect(),
                     })
                 })

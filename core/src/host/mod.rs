@@ -6,6 +6,7 @@ pub mod carry;
 pub mod cgroup;
 pub mod detach;
 pub mod facts;
+mod fresh;
 mod handover;
 pub mod journal;
 pub mod live;

@@ -14,6 +14,7 @@
 //! `restow plan` and the tests.
 
 mod access;
+mod added;
 mod addresses;
 mod carry;
 mod cgroup_map;
@@ -166,6 +167,9 @@ pub struct AddedMount {
     pub mount_point: ContainerPath,
     /// The node's path it comes from.
     pub source: HostPath,
+    /// The type of its file system, when that is made for it; its source says nothing then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fresh: Option<String>,
     /// Its options, as the OCI specification spells them.
     pub options: Vec<String>,
     /// The object that must be at the mount point afterwards.
@@ -319,7 +323,7 @@ pub fn plan(source: &Source, target: &Target, policy: &Policy) -> Plan {
     files::check_handed(&files, &mut findings);
     let sockets = sockets::plan(source, target, policy, &resolver, &mut findings);
     let (mounts, dropped_mounts) = mounts::plan(source, target, &resolver, &mut findings);
-    let added_mounts = mounts::added(source, target, &mut findings);
+    let added_mounts = added::plan(source, target, &mut findings);
     let restored = mounts::RestoredMounts::of(source, &resolver, &dropped_mounts);
     let masked = masks::plan(source, target, &restored, &mut findings);
     let read_only_paths = access::read_only_paths(target, &restored, &mut findings);

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::resolve::{Lookup, Resolver};
-use super::{AddedMount, MountPlan};
+use super::{MountPlan, added};
 use crate::finding::{Finding, Object, Rule};
 use crate::ids::{ContainerPath, MountId};
 use crate::source::{Mount, Source};
-use crate::target::{SpecMount, Target, TargetMount};
+use crate::target::Target;
 
 /// More users than this of a missing mount are counted, not listed.
 const LISTED_USERS: usize = 5;
@@ -43,7 +43,7 @@ pub(super) fn lookups(source: &Source, target: &Target, resolver: &Resolver<'_>)
         .mounts
         .iter()
         .filter_map(|mount| resolver.joined(mount.id)?.external.clone()?);
-    let added = only_new(source, target).map(|(_, given)| given.source.clone());
+    let added = added::sources(source, target);
     joined
         .chain(added)
         .map(|root| Lookup {
@@ -51,79 +51,6 @@ pub(super) fn lookups(source: &Source, target: &Target, resolver: &Resolver<'_>)
             rest: PathBuf::new(),
         })
         .collect()
-}
-
-/// Bind mounts of the new container's spec at places where the old one had no mount, with the source that the runtime
-/// gives for them. Its request has more (devices, masked files), which are no mounts of the pod's.
-fn only_new<'a>(
-    source: &'a Source,
-    target: &'a Target,
-) -> impl Iterator<Item = (&'a SpecMount, &'a TargetMount)> {
-    let known: BTreeSet<&ContainerPath> = source
-        .mounts
-        .iter()
-        .map(|mount| &mount.mount_point)
-        .collect();
-    let binds = target.spec_mounts.iter().filter(|mount| mount.bind());
-    binds
-        .filter(move |mount| !known.contains(&mount.destination))
-        .filter_map(|mount| {
-            let given = target
-                .mounts
-                .iter()
-                .rfind(|given| ContainerPath::new(&given.key) == mount.destination);
-            Some((mount, given?))
-        })
-}
-
-pub(super) fn added(
-    source: &Source,
-    target: &Target,
-    findings: &mut Vec<Finding>,
-) -> Vec<AddedMount> {
-    let mut added: Vec<AddedMount> = Vec::new();
-    for (spec, mount) in only_new(source, target) {
-        let mount_point = spec.destination.clone();
-        let object = Object::Mount {
-            mount_point: mount_point.clone(),
-            mnt_id: None,
-        };
-        let hidden = source
-            .mounts
-            .iter()
-            .find(|old| old.mount_point.strip(&mount_point).is_some());
-        let fact = target.fact(&mount.source);
-        if let Some(hidden) = hidden {
-            let text = format!(
-                "only the new pod has it, and it is not attached: it would hide the mount {} that the container uses",
-                hidden.mount_point
-            );
-            findings.push(Finding::warning(Rule::MountAdded, object, text));
-            continue;
-        }
-        if fact == Some(None) {
-            let text = format!(
-                "only the new pod has it, and its source {} does not exist",
-                mount.source
-            );
-            findings.push(Finding::blocker(Rule::MountAdded, object, text));
-            continue;
-        }
-        let text = format!(
-            "only the new pod has it; it is attached from {} before the container runs",
-            mount.source
-        );
-        findings.push(Finding::note(Rule::MountAdded, object, text));
-        added.push(AddedMount {
-            mount_point,
-            source: mount.source.clone(),
-            options: spec.options.clone(),
-            expect: fact.flatten().map(|fact| fact.id),
-        });
-    }
-    // Outer mounts first.
-    added.sort_by_key(|mount| mount.mount_point.depth());
-    added
 }
 
 pub(super) fn plan(

@@ -49,6 +49,7 @@ pub fn of_process(pid: HostPid) -> Result<(Given, Bundle, Node), Error> {
         let options = mount.options.split(',').map(str::to_owned);
         if made || !bundle.masked.contains(&at) && !OWN.contains(&mount.fs_type.as_str()) {
             bundle.mounts.push(SpecMount {
+                kind: mount.fs_type.clone(),
                 destination: at.clone(),
                 options: match made {
                     true => Vec::new(),

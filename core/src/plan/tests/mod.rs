@@ -185,6 +185,7 @@ pub(super) fn with_mounts(mut target: Target, keys: &[&str]) -> Target {
         let options = vec!["rbind".to_owned(), "ro".to_owned()];
         let destination = ContainerPath::new(key);
         target.spec_mounts.push(SpecMount {
+            kind: "bind".into(),
             destination,
             options,
             cgroup: false,

@@ -138,6 +138,7 @@ fn a_v1_hierarchy_shows_the_new_container_whatever_source_the_runtime_gave() {
 
     let destination = ContainerPath::new("/sys/fs/cgroup");
     target.spec_mounts = vec![SpecMount {
+        kind: "cgroup".into(),
         destination,
         options: Vec::new(),
         cgroup: true,
