@@ -107,6 +107,8 @@ pub struct ContainerOptions {
     pub cgroup_namespace: CgroupNamespace,
     /// More bind mounts.
     pub binds: Vec<Bind>,
+    /// More mounts, as the OCI specification has them.
+    pub mounts: Vec<Value>,
     /// Where volumes of the pod's own are mounted; in each is a file `pod` with the pod's name.
     pub volumes: Vec<String>,
     /// Where volumes of the pod's own are mounted that are empty at first.
@@ -137,6 +139,7 @@ impl ContainerOptions {
             children,
             cgroup_namespace: CgroupNamespace::Private,
             binds: Vec::new(),
+            mounts: Vec::new(),
             volumes: Vec::new(),
             empty_volumes: Vec::new(),
             config_maps: Vec::new(),
@@ -206,6 +209,13 @@ impl ContainerOptions {
     #[must_use]
     pub fn bind(mut self, bind: Bind) -> Self {
         self.binds.push(bind);
+        self
+    }
+
+    /// The same, with one more mount, as the OCI specification has it.
+    #[must_use]
+    pub fn mount(mut self, mount: Value) -> Self {
+        self.mounts.push(mount);
         self
     }
 
@@ -465,7 +475,7 @@ impl<'e> Pod<'e> {
             options.children.to_string(),
         ];
         args.extend(options.probe.iter().map(|arg| self.expand(arg, &cgroup)));
-        let spec = spec(&SpecInput {
+        let mut spec = spec(&SpecInput {
             args: &args,
             sandbox: Some(self.sandbox.init()?),
             hostname: &self.options.name,
@@ -478,6 +488,9 @@ impl<'e> Pod<'e> {
             resources: &options.resources,
             annotations: &self.annotations(options),
         });
+        if let Some(mounts) = spec["mounts"].as_array_mut() {
+            mounts.extend(options.mounts.iter().cloned());
+        }
         let log = format!("{}/{}/0.log", self.log_dir(), options.name);
         self.write(&log, "")?;
         let left_open = options.left_open.iter();

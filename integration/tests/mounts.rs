@@ -1,16 +1,20 @@
 //! Mounts and the files on them after a restore in another pod.
 
-use anyhow::{Result, ensure};
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
 use restow_integration::engine::Stack;
 use restow_integration::journey::Journey;
 use restow_integration::on_both_suites;
 use restow_integration::pod::ContainerOptions;
 use restow_integration::scenario::{Stock, compare};
 use restow_integration::suite::Suite;
+use serde_json::json;
 
 on_both_suites!(
     mounts_1_files_that_the_runtime_manages_are_the_new_pods,
     mounts_9_a_mount_that_only_the_new_pod_has_is_there,
+    mounts_9_mounts_of_other_kinds_and_in_other_places_are_there_with_their_options,
     mounts_10_a_mount_that_only_the_old_pod_had_is_dropped_when_nothing_uses_it,
     mounts_10_a_mount_that_only_the_old_pod_had_blocks_when_it_is_in_use,
 );
@@ -74,6 +78,68 @@ fn mounts_9_a_mount_that_only_the_new_pod_has_is_there(suite: Suite) -> Result<(
                 );
                 there.check_progress()?;
                 Ok("pod B's volume is mounted in the restored container".to_owned())
+            })
+        },
+    )
+}
+
+fn mounts_9_mounts_of_other_kinds_and_in_other_places_are_there_with_their_options(
+    suite: Suite,
+) -> Result<()> {
+    let container = ContainerOptions::new(1).volume("/kept");
+    let bind = |at: &str, source: &str, options: &[&str]| json!({"destination": at, "type": "bind", "source": source, "options": options});
+    compare(
+        "Mounts 9, kinds",
+        Stack::v2(suite),
+        Stock::Wrong(&["/fresh is not mounted"]),
+        |engine| {
+            let node = engine.node();
+            let tree = "/var/lib/tree";
+            fs::create_dir_all(node.path(tree).join("inner"))?;
+            // Of its own propagation: when runc makes mount points for a restore it unmounts what it has bound for that, and
+            // takes along what is mounted below the source where the node's mounts are shared.
+            engine.run("mount", &["--bind", tree, tree])?;
+            engine.run("mount", &["--make-private", tree])?;
+            engine.run("mount", &["-t", "tmpfs", "inner", "/var/lib/tree/inner"])?;
+            fs::write(node.path("/var/lib/single"), "single")?;
+            let there = container
+                .clone()
+                .mount(json!({"destination": "/fresh", "type": "tmpfs", "source": "tmpfs",
+                    "options": ["nosuid", "noexec", "size=1m", "mode=700"]}))
+                .mount(json!({"destination": "/queues", "type": "mqueue", "source": "mqueue", "options": ["nosuid"]}))
+                // In a volume, where nobody has made a mount point.
+                .mount(bind("/kept/made/here", tree, &["rbind", "rro"]))
+                .mount(bind("/kept/made/below/single", "/var/lib/single", &["bind", "ro", "noatime"]))
+                .mount(bind("/top", tree, &["rbind", "ro"]));
+            let mut journey = Journey::new(container.clone());
+            journey.container_there = Some(there);
+            journey.run(engine, |there| {
+                let mounts = &there.reports[0].mountinfo;
+                for (at, words) in [
+                    (
+                        "/fresh",
+                        &["rw,nosuid,noexec", " - tmpfs ", "size=1024k,mode=700"][..],
+                    ),
+                    ("/queues", &["nosuid", " - mqueue "]),
+                    ("/kept/made/here", &["ro,"]),
+                    ("/kept/made/here/inner", &["ro,"]),
+                    ("/kept/made/below/single", &["ro,noatime"]),
+                    ("/top", &["ro,"]),
+                    ("/top/inner", &["rw,"]),
+                ] {
+                    let line = mounts
+                        .lines()
+                        .find(|line| line.split(' ').nth(4) == Some(at));
+                    let line = line.with_context(|| format!("{at} is not mounted"))?;
+                    for word in words {
+                        ensure!(line.contains(word), "{at} has not {word:?}: {line}");
+                    }
+                }
+                there.check_progress()?;
+                Ok(
+                    "a tmpfs, queues and binds below a volume are there, each as its options say"
+                        .to_owned(),
+                )
             })
         },
     )
