@@ -57,6 +57,10 @@ pub enum Rule {
     Watch,
     /// The host name.
     Hostname,
+    /// A process's OOM score adjustment.
+    OomScore,
+    /// A process's id in a namespace that is shared.
+    ProcessId,
     /// A socket keeps its place, with the new pod's address instead of the old one's.
     Socket,
     /// An established TCP connection.
@@ -89,6 +93,8 @@ impl fmt::Display for Rule {
             Self::Carry => "carry",
             Self::Watch => "watch",
             Self::Hostname => "hostname",
+            Self::OomScore => "oom-score",
+            Self::ProcessId => "process-id",
             Self::Socket => "socket",
             Self::Connection => "connection",
             Self::Checkpoint => "checkpoint",

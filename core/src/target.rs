@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{CgroupPath, ContainerPath, HostPath};
+use crate::ids::{CgroupPath, ContainerPath, HostPath, NsPid};
 use crate::plan::Lookup;
 use crate::source::manifest::InterfaceAddress;
 use crate::source::{Hierarchy, Protocol, UnixKind, WatchedObject};
@@ -142,6 +142,10 @@ pub struct Target {
     pub inherited: BTreeSet<String>,
     /// Mounts of the new container's spec.
     pub spec_mounts: Vec<SpecMount>,
+    /// The OOM score adjustment that the new container's spec asks for.
+    pub oom_score: Option<i32>,
+    /// Ids that are taken in the process namespace that the container joins, each with the name of who has it.
+    pub occupied: BTreeMap<NsPid, String>,
     /// Paths that the new container's spec hides from it (`linux.maskedPaths`).
     pub masked: Vec<ContainerPath>,
     /// Paths that the new container's spec makes read-only (`linux.readonlyPaths`).

@@ -54,6 +54,11 @@ pub trait Restored {
     /// # Errors
     /// When nothing is there.
     fn mount_point(&self, path: &ContainerPath) -> io::Result<ObjectId>;
+    /// A process's OOM score adjustment.
+    ///
+    /// # Errors
+    /// When there is no such process.
+    fn oom_score(&self, pid: HostPid) -> io::Result<i32>;
     /// Whether the container's root file system is read-only.
     ///
     /// # Errors
@@ -154,6 +159,21 @@ pub fn verify(plan: &Plan, tree: &impl Restored) -> Verdict {
             },
             wrong,
         );
+    }
+    for score in &plan.oom_scores {
+        // A process that is not there is told with its cgroups.
+        let Some(pid) = tree.tasks().get(&score.pid) else {
+            continue;
+        };
+        let wrong = match tree.oom_score(*pid) {
+            Ok(found) if found == score.new => None,
+            Ok(found) => Some(format!(
+                "its OOM score adjustment is {found} and should be {}",
+                score.new
+            )),
+            Err(error) => Some(format!("its OOM score adjustment cannot be read: {error}")),
+        };
+        verdict.check(|| Object::Process { pid: score.pid }, wrong);
     }
     cgroups(plan, tree, &mut verdict);
     if let Some(hostname) = &plan.hostname {

@@ -319,6 +319,8 @@ view! {
         6 => comm: Bytes,
         /// Cgroup set; in images made before 3.17.
         9 => cg_set: Option<u32>,
+        /// Adjustment of the OOM killer's score.
+        14 => oom_score_adj: Option<i32>,
     }
 
     /// The part of `core` that belongs to the thread.

@@ -105,6 +105,12 @@ impl<'e> Container<'e> {
         self
     }
 
+    /// The node and runtime that it is on.
+    #[must_use]
+    pub fn engine(&self) -> &'e Engine {
+        self.engine
+    }
+
     /// Its id.
     #[must_use]
     pub fn id(&self) -> &str {

@@ -23,6 +23,12 @@ pub struct Journey {
     pub container_there: Option<ContainerOptions>,
     /// Pod A goes on while pod B is restored.
     pub leave_running: bool,
+    /// Done when pod A is gone and the container in pod B is made, before it is restored.
+    pub before_restore: Option<fn(&Container<'_>) -> Result<()>>,
+    /// Done when the checkpoint is made, before pod A is removed.
+    pub after_checkpoint: Option<fn(&Container<'_>) -> Result<()>>,
+    /// Done when pod B is there, before the container in it is made.
+    pub in_pod_b: Option<fn(&Pod<'_>) -> Result<()>>,
     /// Done when pod A is there, before the container in it starts.
     pub in_pod_a: Option<fn(&Pod<'_>) -> Result<()>>,
     /// Done after that, when the container is made and does not run yet.
@@ -105,6 +111,9 @@ impl Journey {
             container,
             container_there: None,
             leave_running: false,
+            before_restore: None,
+            after_checkpoint: None,
+            in_pod_b: None,
             in_pod_a: None,
             before_start: None,
             before_checkpoint: None,
@@ -150,12 +159,21 @@ impl Journey {
             if let Err(error) = container_a.checkpoint(&checkpoint) {
                 return Ok(Verdict::Wrong(format!("The checkpoint fails: {error:#}")));
             }
+            if let Some(change) = self.after_checkpoint {
+                change(&container_a)?;
+            }
             pod_a.remove(vec![container_a]).context("Remove pod A")?;
         }
 
         let pod = Pod::start(engine, &self.to)?;
+        if let Some(change) = self.in_pod_b {
+            change(&pod)?;
+        }
         let mut container =
             pod.container(self.container_there.as_ref().unwrap_or(&self.container))?;
+        if let Some(change) = self.before_restore {
+            change(&container)?;
+        }
         if let Err(error) = container.restore(&checkpoint) {
             return Ok(Verdict::Wrong(format!(
                 "The restore fails: {}",

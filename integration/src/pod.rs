@@ -119,6 +119,10 @@ pub struct ContainerOptions {
     pub privileged: bool,
     /// Read-only root, hardly a capability, seccomp, no new privileges.
     pub hardened: bool,
+    /// The OOM score adjustment, when the spec has one.
+    pub oom_score: Option<i32>,
+    /// It is in the process namespace of the pod's sandbox, as all of the pod's containers.
+    pub share_processes: bool,
     /// `linux.resources` of the spec.
     pub resources: Value,
     /// More annotations.
@@ -145,6 +149,8 @@ impl ContainerOptions {
             config_maps: Vec::new(),
             privileged: false,
             hardened: false,
+            oom_score: None,
+            share_processes: false,
             resources: json!({}),
             annotations: Vec::new(),
             opt_in: true,
@@ -490,6 +496,20 @@ impl<'e> Pod<'e> {
         });
         if let Some(mounts) = spec["mounts"].as_array_mut() {
             mounts.extend(options.mounts.iter().cloned());
+        }
+        if let Some(score) = options.oom_score {
+            spec["process"]["oomScoreAdj"] = json!(score);
+        }
+        if options.share_processes {
+            let namespace = format!("/proc/{}/ns/pid", self.sandbox.init()?);
+            let namespaces = spec["linux"]["namespaces"].as_array_mut();
+            for entry in namespaces
+                .into_iter()
+                .flatten()
+                .filter(|entry| entry["type"] == "pid")
+            {
+                entry["path"] = json!(namespace);
+            }
         }
         let log = format!("{}/{}/0.log", self.log_dir(), options.name);
         self.write(&log, "")?;

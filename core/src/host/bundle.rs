@@ -18,6 +18,8 @@ pub struct Bundle {
     pub annotations: BTreeMap<String, String>,
     /// The spec's mounts.
     pub mounts: Vec<SpecMount>,
+    /// The spec's OOM score adjustment.
+    pub oom_score: Option<i32>,
     /// Paths that the spec hides from the container.
     pub masked: Vec<ContainerPath>,
     /// Paths that the spec makes read-only.
@@ -110,6 +112,9 @@ impl Bundle {
                     })
                 })
                 .collect(),
+            oom_score: spec["process"]["oomScoreAdj"]
+                .as_i64()
+                .and_then(|score| score.try_into().ok()),
             masked: paths("maskedPaths"),
             read_only_paths: paths("readonlyPaths"),
             read_only_root: spec["root"]["readonly"] == true,

@@ -14,6 +14,7 @@ pub mod network;
 pub mod network_lock;
 mod node_cgroups;
 pub mod parse;
+mod pid_namespace;
 mod pidfd;
 pub mod protect;
 pub mod real_criu;

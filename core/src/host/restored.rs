@@ -144,6 +144,12 @@ impl Restored for RestoredTree {
         Ok(file_fact(&open_in(Path::new(&root), rest)?)?.id)
     }
 
+    fn oom_score(&self, pid: HostPid) -> io::Result<i32> {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj"))?;
+        let wrong = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+        text.trim().parse().map_err(wrong)
+    }
+
     fn read_only_root(&self) -> io::Result<bool> {
         let flags = statvfs(format!("/proc/{}/root", self.init).as_str())?.flags();
         Ok(flags.contains(FsFlags::ST_RDONLY))

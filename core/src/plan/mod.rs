@@ -20,6 +20,7 @@ mod carry;
 mod cgroup_map;
 mod connections;
 mod files;
+mod identity;
 mod masks;
 mod mounts;
 mod placement;
@@ -36,6 +37,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use carry::is_empty_dir;
 pub use connections::{Connections, refused};
+pub use identity::OomScore;
 pub use placement::{CgroupPlan, Placement};
 pub use resolve::Lookup;
 pub use sockets::{SocketAction, SocketPlace, SocketPlan, SocketsPlan, UnixPlan, endpoints};
@@ -232,6 +234,8 @@ pub struct Plan {
     pub dropped_mounts: Vec<MountId>,
     /// Host name; `None` when CRIU restores the old one.
     pub hostname: Option<HostnamePlan>,
+    /// OOM scores that change.
+    pub oom_scores: Vec<OomScore>,
     /// How tasks get into their cgroups.
     pub cgroup: CgroupPlan,
     /// What people should know, most severe first.
@@ -328,6 +332,8 @@ pub fn plan(source: &Source, target: &Target, policy: &Policy) -> Plan {
     let masked = masks::plan(source, target, &restored, &mut findings);
     let read_only_paths = access::read_only_paths(target, &restored, &mut findings);
     let read_only_mounts = access::plan(source, target, &resolver, &restored, &mut findings);
+    let oom_scores = identity::oom_scores(source, target, &mut findings);
+    identity::check_ids(source, target, &mut findings);
     let hostname = hostname(source, target, policy, &mut findings);
     let cgroup = placement::plan(source, target, policy, &resolver, &mut findings);
     // Stable, so that findings of one severity stay in the order of the objects.
@@ -343,6 +349,7 @@ pub fn plan(source: &Source, target: &Target, policy: &Policy) -> Plan {
         masked,
         read_only_paths,
         read_only_mounts,
+        oom_scores,
         dropped_mounts,
         hostname,
         cgroup,

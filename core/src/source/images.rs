@@ -159,6 +159,10 @@ fn read_tasks(dir: &ImageDir, source: &mut Source) -> Result<Option<TaskKobjIdsE
     let mut read_tables = BTreeSet::new();
     for process in dir.some::<PstreeEntry>("pstree.img", Kind::Pstree)? {
         let pid = process.pid;
+        source.ids.insert(NsPid(pid));
+        source
+            .ids
+            .extend(process.threads.iter().copied().map(NsPid));
         let core: CoreEntry = dir.one(&format!("core-{pid}.img"), Kind::Core)?;
         // Since criu 3.17 each thread has its set; before, the task had one.
         let of_thread = core.thread_core.as_ref().and_then(|thread| thread.cg_set);
@@ -176,6 +180,10 @@ fn read_tasks(dir: &ImageDir, source: &mut Source) -> Result<Option<TaskKobjIdsE
             source.tasks.push(task);
             continue;
         }
+        let score = core.tc.as_ref().and_then(|task| task.oom_score_adj);
+        source
+            .oom_scores
+            .extend(score.map(|score| (NsPid(pid), score)));
         let ids: TaskKobjIdsEntry = dir.one(&format!("ids-{pid}.img"), Kind::Ids)?;
         source.tasks.push(task);
         if read_tables.insert(ids.files_id) {

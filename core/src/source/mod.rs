@@ -185,6 +185,10 @@ pub struct UtsNamespace {
 pub struct Source {
     /// Processes, the container's init first.
     pub tasks: Vec<Task>,
+    /// Ids of all processes and threads, in the container's pid namespace.
+    pub ids: BTreeSet<NsPid>,
+    /// OOM score adjustments of processes.
+    pub oom_scores: BTreeMap<NsPid, i32>,
     /// Mounts of the init's mount namespace, in the order of the image (parents first).
     pub mounts: Vec<Mount>,
     /// Open files by id.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use criu_image::views::{
-    FileEntry, InotifyFileEntry, InventoryEntry, MntEntry, RegFileEntry, UtsnsEntry,
+    CoreEntry, FileEntry, InotifyFileEntry, InventoryEntry, MntEntry, RegFileEntry, UtsnsEntry,
 };
 use criu_image::{Change, Kind};
 
@@ -24,6 +24,7 @@ pub(super) fn edited_images(
     mounts(images, plan, &mut edited)?;
     hostname(images, plan, &mut edited)?;
     network_lock(images, plan, &mut edited)?;
+    oom_scores(images, plan, &mut edited)?;
     Ok(edited)
 }
 
@@ -166,6 +167,27 @@ fn mounts(images: &ImageDir, plan: &Plan, edited: &mut Edited) -> Result<(), Err
             })
         });
         edited.insert(name, bytes.map_err(images::Error::from)?);
+    }
+    Ok(())
+}
+
+fn oom_scores(images: &ImageDir, plan: &Plan, edited: &mut Edited) -> Result<(), Error> {
+    for score in &plan.oom_scores {
+        let name = format!("core-{}.img", score.pid);
+        let Some(image) = images.image(&name, Kind::Core)? else {
+            continue;
+        };
+        let bytes = image.rewrite::<criu_image::Error>(|record| {
+            let mut entry: CoreEntry = record.view()?;
+            match &mut entry.tc {
+                Some(task) => {
+                    task.oom_score_adj = Some(score.new);
+                    record.with(&entry)
+                }
+                None => Ok(Change::Keep),
+            }
+        });
+        edited.insert(name.into(), bytes.map_err(images::Error::from)?);
     }
     Ok(())
 }

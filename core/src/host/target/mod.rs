@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::pid_namespace::occupied;
 use super::{Bundle, MountInfo, cgroup_mounts, hostname_in, mountinfo};
 use crate::ids::{CgroupPath, HostPath, HostPid};
 use crate::source::Hierarchy;
@@ -108,12 +109,21 @@ pub fn target(given: Given, bundle: &Bundle, node: Node) -> Result<Target, Error
         Some(path) => Some(hostname_of(path)?),
         None => bundle.hostname.clone(),
     };
+    let occupied = match bundle.namespaces.get("pid").and_then(Option::as_deref) {
+        Some(path) => occupied(path).map_err(Error::of(format!(
+            "process namespace of the new pod ({})",
+            path.display()
+        )))?,
+        None => BTreeMap::new(),
+    };
     Ok(Target {
         cgroups: given.cgroups,
         cgroup_mounts: node.cgroup_mounts,
         mounts: given.mounts,
         inherited: given.inherited,
         spec_mounts: bundle.mounts.clone(),
+        oom_score: bundle.oom_score,
+        occupied,
         masked: bundle.masked.clone(),
         read_only_paths: bundle.read_only_paths.clone(),
         read_only_root: bundle.read_only_root,

@@ -4,6 +4,7 @@ mod access;
 mod carry;
 mod cgroups;
 mod files;
+mod identity;
 mod masks;
 mod mounts;
 mod sockets;
