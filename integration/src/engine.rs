@@ -95,7 +95,7 @@ impl Engine {
     }
 
     /// Copies a program into the node.
-    fn install(&self, program: &Path, inside: &str) -> Result<()> {
+    pub(crate) fn install(&self, program: &Path, inside: &str) -> Result<()> {
         let target = self.node.path(inside);
         let dir = target.parent().context("A program needs a directory")?;
         fs::create_dir_all(dir).with_context(|| format!("Create {} in the node", dir.display()))?;

@@ -24,4 +24,5 @@ pub mod spec;
 pub mod stack;
 pub mod suite;
 pub mod tools;
+pub mod tree;
 pub mod watch;

@@ -69,6 +69,17 @@ pub const AREAS: &[Area] = &[
         ],
     },
     Area {
+        name: "Trees",
+        titles: &[
+            "A parent and two children hold read-only files of their pod's cgroup: the node's view",
+            "The same from the node's view into a private cgroup namespace, back, and between two",
+            "A file absent on the new side: remap blocks and names it, ignore makes it inert; a write descriptor",
+            "/etc/hosts of another length in the pod's mount namespace",
+            "Children in sub-cgroups, and a watch on cgroup.events",
+            "Descriptors on a removed cgroup and on a mount that the tree has not got",
+        ],
+    },
+    Area {
         name: "Network",
         titles: &[
             "Sockets listening on any address, on the pod's address, and UDP",

@@ -59,6 +59,14 @@ pub fn interposer() -> Result<PathBuf> {
     })
 }
 
+/// The command `restow`.
+pub fn restow() -> Result<PathBuf> {
+    static RESTOW: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    once(&RESTOW, "RESTOW_PROGRAM", || {
+        executable(cargo().args(["--package", "restow-cli", "--bin", "restow"]))
+    })
+}
+
 /// The test programs of this crate with these names, with their names.
 pub fn tests(names: &[&str]) -> Result<Vec<(String, PathBuf)>> {
     let mut command =
