@@ -1,6 +1,6 @@
 //! DUMP: write `source.json` into the image directory while the tree is frozen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
@@ -12,8 +12,8 @@ use restow::host::journal::{Journal, replace};
 use restow::ids::HostPid;
 use restow::policy::{Policy, Tcp, Volumes};
 use restow::source::images::{self, ImageDir};
-use restow::source::manifest::{CarriedVolume, FILE_NAME};
-use restow::source::{Manifest, ManifestFile};
+use restow::source::manifest::{CarriedVolume, FILE_NAME, ManifestCgroup};
+use restow::source::{Hierarchy, Manifest, ManifestFile};
 use restow::target::TargetMount;
 
 use crate::connections::{self, LeftLocked};
@@ -34,6 +34,7 @@ pub struct Dump {
     images: OwnedFd,
     journal: Journal,
     unreachable: Vec<ManifestFile>,
+    unrecorded: BTreeSet<Hierarchy>,
     tcp: Tcp,
     /// Volumes whose content may have to travel: the container's bind mounts, when it is to be carried.
     binds: Vec<TargetMount>,
@@ -66,6 +67,12 @@ impl Dump {
                 ));
             }
         }
+        let init = operation
+            .request
+            .pid()
+            .map(HostPid)
+            .ok_or("The request names no process to dump")?;
+        let unrecorded = leave_out_foreign_cgroups(operation, init);
         Ok(Self {
             init,
             runtime: operation.peer.runtime(),
@@ -87,6 +94,7 @@ impl Dump {
                 .try_clone()
                 .map_err(|error| chain(&error))?,
             unreachable: Vec::new(),
+            unrecorded,
             tcp: policy.tcp,
             binds: match policy.volumes {
                 Volumes::Carry => operation.bundle.binds.clone(),
@@ -114,6 +122,10 @@ impl Dump {
         let images = self.images.try_clone().map_err(|error| chain(&error))?;
         let dir = ImageDir::open(images).map_err(|error| chain(&error))?;
         Ok(Manifest {
+            cgroup: ManifestCgroup {
+                unrecorded: self.unrecorded.clone(),
+                ..read.cgroup
+            },
             criu_run: images::criu_run(&dir).map_err(|error| chain(&error))?,
             runtime: self.runtime.clone(),
             container: self.container.clone(),
@@ -161,6 +173,32 @@ impl Dump {
         self.written = true;
         Ok(manifest.mounts.len())
     }
+}
+
+/// Has CRIU record nothing of the hierarchies in whose root the container is: its cgroups there are those of the whole node.
+/// With 5,000 of them, CRIU reads every file of each, for 15 seconds, and logs it all. Returns those hierarchies.
+fn leave_out_foreign_cgroups(operation: &mut Operation, init: HostPid) -> BTreeSet<Hierarchy> {
+    // A client that says where to walk is obeyed.
+    if operation
+        .request
+        .cgroup_roots()
+        .map_or(true, |roots| !roots.is_empty())
+    {
+        return BTreeSet::new();
+    }
+    // If they cannot be read, CRIU will say why.
+    let cgroups = host::cgroups(init).unwrap_or_default();
+    let at_root = cgroups.into_iter().filter(|(_, path)| path.is_root());
+    let unrecorded: BTreeSet<Hierarchy> = at_root.map(|(hierarchy, _)| hierarchy).collect();
+    operation.request.record_no_cgroups_of(&unrecorded);
+    if !unrecorded.is_empty() {
+        let names: Vec<String> = unrecorded.iter().map(ToString::to_string).collect();
+        operation.journal.line(format_args!(
+            "the container is in the root of {}, where CRIU records no cgroups",
+            names.join(", ")
+        ));
+    }
+    unrecorded
 }
 
 impl Stage for Dump {

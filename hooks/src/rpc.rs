@@ -236,6 +236,22 @@ impl Request {
         Ok(roots)
     }
 
+    /// Has CRIU record no directories of these hierarchies at dump.
+    ///
+    /// There is no option for that: ignoring cgroups is for all of them. But CRIU walks a hierarchy from its `cg_root`
+    /// (`criu/cgroup.c`, `collect_cgroups`), and where that is a file there is nothing to walk. Every cgroup has this one.
+    pub fn record_no_cgroups_of<'a>(
+        &mut self,
+        hierarchies: impl IntoIterator<Item = &'a Hierarchy>,
+    ) {
+        for hierarchy in hierarchies {
+            let mut root = Message::default();
+            root.set_bytes(1, &hierarchy.0);
+            root.set_bytes(2, "/cgroup.procs");
+            self.opts.push_bytes(opts::CG_ROOT, root.encode());
+        }
+    }
+
     /// The file of a namespace (`uts`, `ipc`, ...) that the restored tree joins.
     pub fn joined_namespace(&self, kind: &str) -> Result<Option<PathBuf>, Error> {
         for entry in self.opts.messages(opts::JOIN_NS) {
@@ -479,6 +495,24 @@ mod tests {
             (Some(Hierarchy("cpu".into())), second),
         ];
         assert_eq!(request.cgroup_roots().unwrap(), expected);
+    }
+
+    #[test]
+    fn the_unified_hierarchy_is_left_out_by_its_empty_name_which_is_not_for_all() {
+        let mut request = request();
+        let (v2, cpuset) = (Hierarchy::v2(), Hierarchy("cpuset".into()));
+        request.record_no_cgroups_of([&v2, &cpuset]);
+        let roots: Vec<Message<'_>> = request
+            .opts
+            .messages(opts::CG_ROOT)
+            .map(Result::unwrap)
+            .collect();
+        let roots: Vec<_> = roots
+            .iter()
+            .map(|root| (root.str(1), root.str(2)))
+            .collect();
+        let nothing = Some("/cgroup.procs");
+        assert_eq!(roots, [(Some(""), nothing), (Some("cpuset"), nothing)]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod bench;
 pub mod cgroup_names;
 pub mod container;
 pub mod engine;
+pub mod foreign;
 pub mod journey;
 pub mod machine;
 pub mod matrix;

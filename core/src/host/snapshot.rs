@@ -1,6 +1,6 @@
 //! What only the dump can know of a frozen tree.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -13,8 +13,8 @@ use crate::ids::HostPid;
 use crate::source::Manifest;
 use crate::source::manifest::{ManifestCgroup, VERSION};
 
-/// What `/proc` says of the tree below `init`. Who it was, and which run of criu this is, are left for the caller to fill
-/// in.
+/// What `/proc` says of the tree below `init`. Who it was, which run of criu this is and what that was told not to record,
+/// are left for the caller to fill in.
 ///
 /// This process must have one thread, and be in the node's cgroup namespace.
 ///
@@ -39,6 +39,7 @@ pub fn manifest(init: HostPid) -> io::Result<Manifest> {
             private_namespace: !share_namespace(init, own, "cgroup")?,
             namespace_roots: Some(namespace_roots(&cgroup_mounts(&mountinfo(own)?, &paths))),
             paths,
+            unrecorded: BTreeSet::new(),
         },
         addresses: network::addresses(&File::open(format!("/proc/{init}/ns/net"))?)?,
         unreachable: Vec::new(),

@@ -44,6 +44,10 @@ pub struct CgroupPlan {
     pub placements: Vec<Placement>,
     /// Sub-cgroups that are made for the container, outer ones first.
     pub sub_cgroups: Vec<SubCgroup>,
+    /// Hierarchies taken out of the image where CRIU places the tasks: it has no directory of them by which it could find
+    /// the new container's, and leaves the tasks where it is itself.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub taken_out: BTreeSet<Hierarchy>,
 }
 
 pub(super) fn plan(
@@ -73,6 +77,10 @@ pub(super) fn plan(
         old_container,
         placements,
         sub_cgroups,
+        taken_out: match &source.manifest {
+            Some(manifest) if by_criu => manifest.cgroup.unrecorded.clone(),
+            _ => BTreeSet::new(),
+        },
     }
 }
 

@@ -100,6 +100,10 @@ pub struct ManifestCgroup {
     /// manifest that does not say it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace_roots: Option<BTreeSet<Hierarchy>>,
+    /// Hierarchies in whose root the tree was, of which CRIU was told to record no directories: they would be those of the
+    /// whole node. Empty in a manifest that does not say it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unrecorded: BTreeSet<Hierarchy>,
 }
 
 /// An open file on a mount that the container had not got, or of a cgroup that was removed.
@@ -229,6 +233,7 @@ mod tests {
                 private_namespace: true,
                 paths: BTreeMap::from([(Hierarchy::v2(), CgroupPath::new("/kubepods/podA/c"))]),
                 namespace_roots: Some(BTreeSet::new()),
+                unrecorded: BTreeSet::from([Hierarchy("cpuset".into())]),
             },
             addresses: vec![InterfaceAddress {
                 interface: "eth0".into(),

@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use criu_image::views::{
-    CoreEntry, FileEntry, InotifyFileEntry, InventoryEntry, MntEntry, RegFileEntry, UtsnsEntry,
+    CgroupEntry, CoreEntry, FileEntry, InotifyFileEntry, InventoryEntry, MntEntry, RegFileEntry,
+    UtsnsEntry,
 };
 use criu_image::{Change, Kind};
 
 use super::{Error, sockets};
 use crate::ids::{FileId, MountId};
 use crate::plan::{FileEdit, FilePlan, Plan, WatchPlan};
-use crate::source::LockMethod;
 use crate::source::images::{self, ImageDir};
+use crate::source::{Hierarchy, LockMethod};
 
 /// Every image that the plan changes, by name.
 pub(super) fn edited_images(
@@ -25,6 +26,7 @@ pub(super) fn edited_images(
     hostname(images, plan, &mut edited)?;
     network_lock(images, plan, &mut edited)?;
     oom_scores(images, plan, &mut edited)?;
+    cgroups(images, plan, &mut edited)?;
     Ok(edited)
 }
 
@@ -214,6 +216,36 @@ fn hostname(images: &ImageDir, plan: &Plan, edited: &mut Edited) -> Result<(), E
         })
         .map_err(images::Error::from)?;
     edited.insert(name.into(), bytes);
+    Ok(())
+}
+
+/// Takes hierarchies out, with the places that tasks had in them (CRIU wants a controller for each,
+/// `criu/cgroup.c`, `prepare_cgns`).
+fn cgroups(images: &ImageDir, plan: &Plan, edited: &mut Edited) -> Result<(), Error> {
+    const NAME: &str = "cgroup.img";
+    let taken_out = &plan.cgroup.taken_out;
+    if taken_out.is_empty() {
+        return Ok(());
+    }
+    let Some(image) = images.image(NAME, Kind::Cgroup)? else {
+        return Ok(());
+    };
+    let bytes = image
+        .rewrite::<criu_image::Error>(|record| {
+            let mut entry: CgroupEntry = record.view()?;
+            for set in &mut entry.sets {
+                set.ctls
+                    .retain(|member| !taken_out.contains(&Hierarchy(member.name.to_string())));
+            }
+            entry.controllers.retain(|controller| {
+                let names: Vec<String> =
+                    controller.cnames.iter().map(ToString::to_string).collect();
+                !taken_out.contains(&Hierarchy(names.join(",")))
+            });
+            record.with(&entry)
+        })
+        .map_err(images::Error::from)?;
+    edited.insert(NAME.into(), bytes);
     Ok(())
 }
 

@@ -89,6 +89,7 @@ pub(super) fn manifest(private: bool) -> Manifest {
             private_namespace: private,
             paths: BTreeMap::new(),
             namespace_roots: None,
+            unrecorded: BTreeSet::new(),
         },
         unreachable: Vec::new(),
         volumes: Vec::new(),
