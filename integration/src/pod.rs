@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::cgroup_names::{Driver, systemd_path};
 use crate::container::{BUNDLES, Container};
-use crate::engine::{Engine, Mode, systemd_makes_cgroups};
+use crate::engine::{Engine, Mode, Runtime, systemd_makes_cgroups};
 use crate::network::{self, ipv6_of};
 use crate::node::{CgroupView, remove_tree};
 use crate::spec::{Bind, CgroupNamespace, SpecInput, spec};
@@ -270,7 +270,7 @@ impl<'e> Pod<'e> {
         let uid = fresh_uuid()?;
         let id = fresh_id()?;
         let cgroup = options.driver.pod(options.qos, &uid);
-        let own = options.driver.container(options.qos, &uid, &id);
+        let own = container_cgroup(engine, options, &uid, &id);
         let spec = spec(&SpecInput {
             args: &["/probe".to_owned(), "pause".to_owned()],
             sandbox: None,
@@ -426,7 +426,7 @@ impl<'e> Pod<'e> {
     pub fn container(&self, options: &ContainerOptions) -> Result<Container<'e>> {
         let id = fresh_id()?;
         let qos = self.options.qos;
-        let cgroup = self.options.driver.container(qos, &self.uid, &id);
+        let cgroup = container_cgroup(self.engine, &self.options, &self.uid, &id);
         let termination = format!("{}/containers/{}/{}", self.dir(), options.name, &id[..8]);
         self.write(&termination, "")?;
         let mut binds = vec![
@@ -577,6 +577,17 @@ impl<'e> Pod<'e> {
             }
         }
         Ok(())
+    }
+}
+
+/// Where a container's tasks are, below the node's root.
+fn container_cgroup(engine: &Engine, options: &PodOptions, uid: &str, id: &str) -> String {
+    let cgroup = options.driver.container(options.qos, uid, id);
+    // crun keeps a scope of systemd's for itself and puts the tasks below it (src/libcrun/cgroup-systemd.c).
+    if engine.systemd() && engine.runtime() == Runtime::Crun {
+        format!("{cgroup}/container")
+    } else {
+        cgroup
     }
 }
 

@@ -12,6 +12,9 @@ use crate::ids::CgroupPath;
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Levels {
     container: CgroupPath,
+    /// What is directly below the pod, where the kubelet's names tell: the container's cgroup or, where the runtime puts the
+    /// tasks one level deeper (crun with the systemd driver: `<scope>/container`), the one it was given for the container.
+    given: Option<CgroupPath>,
     pod: Option<CgroupPath>,
     qos: Option<CgroupPath>,
 }
@@ -22,13 +25,15 @@ impl Levels {
     /// pod has no QoS level.
     fn of(container: &CgroupPath) -> Self {
         let mut pod = None;
-        let mut at = container.parent();
-        while let Some(path) = at {
+        let mut given = None;
+        let mut below = container.clone();
+        while let Some(path) = below.parent() {
             if is_pod(&path.name()) {
+                given = Some(below);
                 pod = Some(path);
                 break;
             }
-            at = path.parent();
+            below = path;
         }
         // Without the kubelet's names (podman pods, plain runc) the directory the container is in stands for the pod.
         let named = pod.is_some();
@@ -40,6 +45,7 @@ impl Levels {
             .filter(|parent| is_qos(&parent.name()));
         Self {
             container: container.clone(),
+            given,
             pod,
             qos,
         }
@@ -84,6 +90,9 @@ impl CgroupMap {
         if !old.is_root() {
             let (from, to) = (Levels::of(old), Levels::of(new));
             pairs.push((from.container, to.container, Rule::CgroupContainer));
+            if let (Some(from), Some(to)) = (from.given, to.given) {
+                pairs.push((from, to, Rule::CgroupContainer));
+            }
             if let (Some(from_pod), Some(to_pod)) = (from.pod, to.pod) {
                 let to_parent = to_pod.parent();
                 pairs.push((from_pod, to_pod, Rule::CgroupPod));
@@ -186,6 +195,31 @@ mod tests {
         assert_eq!(
             map(old, new, "/kubepods.slice/kubepods-burstable.slice/cpu.max"),
             ("/kubepods.slice/cpu.max".into(), Rule::CgroupQos)
+        );
+    }
+
+    #[test]
+    fn a_scope_whose_tasks_are_one_level_deeper_moves_as_well() {
+        let scope = |pod: &str, id: &str| {
+            format!("/kubepods.slice/kubepods-pod{pod}.slice/cri-containerd-{id}.scope")
+        };
+        let (old, new) = (scope("1b2c", "aaa"), scope("9f8e", "bbb"));
+        let [old_tasks, new_tasks] = [&old, &new].map(|scope| format!("{scope}/container"));
+        // From crun to crun, to runc and from runc.
+        for (from, to) in [
+            (&old_tasks, &new_tasks),
+            (&old_tasks, &new),
+            (&old, &new_tasks),
+        ] {
+            let (path, rule) = map(from, to, &format!("{from}/cpu.max"));
+            assert_eq!(
+                (path, rule),
+                (format!("{to}/cpu.max"), Rule::CgroupContainer)
+            );
+        }
+        assert_eq!(
+            map(&old_tasks, &new_tasks, &format!("{old}/cpu.max")),
+            (format!("{new}/cpu.max"), Rule::CgroupContainer)
         );
     }
 
