@@ -92,32 +92,55 @@ impl Locked {
     }
 }
 
-/// A network namespace that CRIU leaves locked when the tree ends with the dump, though others go on in it: the other containers
-/// of the pod. Only connections that are to be kept need that.
+/// The network of the pod that is dumped from, which others are in too: its sandbox and other containers.
+///
+/// CRIU locks it, and leaves it locked when the tree ends with the dump; only connections that are to be kept need that. When criu
+/// is killed it stays locked too, around a tree that goes on.
 #[derive(Debug)]
-pub struct LeftLocked(File);
+pub struct PodNetwork {
+    namespace: File,
+    left_locked: bool,
+}
 
-impl LeftLocked {
-    /// The one of this dump, if it is so.
-    pub fn by(request: &Request, init: HostPid, tcp: Tcp) -> Option<Self> {
-        let left = request.external_network() && !request.leaves_running() && tcp != Tcp::Keep;
-        let namespace = left.then(|| File::open(format!("/proc/{init}/ns/net")))?;
-        // If it cannot be opened, CRIU will say so.
-        namespace.ok().map(Self)
+impl PodNetwork {
+    /// The one of this dump, if it is not the container's alone or the node's.
+    pub fn of(request: &Request, init: HostPid, tcp: Tcp) -> Option<Self> {
+        let external = request.external_network();
+        let namespace = external.then(|| File::open(format!("/proc/{init}/ns/net")))?;
+        Some(Self {
+            // If it cannot be opened, CRIU will say so.
+            namespace: namespace.ok()?,
+            left_locked: !request.leaves_running() && tcp != Tcp::Keep,
+        })
     }
 
     /// The descriptor that has to stay open.
     pub fn descriptor(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.namespace.as_raw_fd()
     }
 
-    /// Unlocks it, after the dump that made `images`.
+    /// Unlocks it, if the dump that made `images` has left it locked. Returns whether that was so.
     ///
     /// # Errors
     /// In words.
-    pub fn unlock(&self, images: &ImageDir) -> Result<(), String> {
-        let (method, run) = images::network_lock(images).map_err(|error| chain(&error))?;
-        network_lock::unlock(&self.0, method, run.as_deref())
+    pub fn dumped(&self, images: &ImageDir) -> Result<bool, String> {
+        if self.left_locked {
+            let (method, run) = images::network_lock(images).map_err(|error| chain(&error))?;
+            self.unlock(method, run.as_deref())?;
+        }
+        Ok(self.left_locked)
+    }
+
+    /// Unlocks it after the death of criu.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn abandoned(&self) -> Result<(), String> {
+        self.unlock(LockMethod::IPTABLES, None)
+    }
+
+    fn unlock(&self, method: LockMethod, run: Option<&str>) -> Result<(), String> {
+        network_lock::unlock(&self.namespace, method, run)
             .map_err(|error| format!("the pod's network stays locked as CRIU left it: {error}"))
     }
 }

@@ -16,7 +16,7 @@ use restow::source::manifest::{CarriedVolume, FILE_NAME, ManifestCgroup};
 use restow::source::{Hierarchy, Manifest, ManifestFile};
 use restow::target::TargetMount;
 
-use crate::connections::{self, LeftLocked};
+use crate::connections::{self, PodNetwork};
 use crate::operation::Operation;
 use crate::relay::{Answer, Stage};
 use crate::rpc::Notification;
@@ -39,7 +39,7 @@ pub struct Dump {
     /// Volumes whose content may have to travel: the container's bind mounts, when it is to be carried.
     binds: Vec<TargetMount>,
     volumes: Vec<CarriedVolume>,
-    left_locked: Option<LeftLocked>,
+    network: Option<PodNetwork>,
     written: bool,
     succeeded: bool,
 }
@@ -101,7 +101,7 @@ impl Dump {
                 Volumes::Check => Vec::new(),
             },
             volumes: Vec::new(),
-            left_locked: LeftLocked::by(&operation.request, init, policy.tcp),
+            network: PodNetwork::of(&operation.request, init, policy.tcp),
             written: false,
             succeeded: false,
         })
@@ -111,7 +111,7 @@ impl Dump {
     pub fn descriptors(&self) -> Vec<RawFd> {
         let mut fds = self.journal.descriptors();
         fds.push(self.images.as_raw_fd());
-        fds.extend(self.left_locked.as_ref().map(LeftLocked::descriptor));
+        fds.extend(self.network.as_ref().map(PodNetwork::descriptor));
         fds
     }
 
@@ -231,7 +231,11 @@ impl Stage for Dump {
         }
     }
 
-    fn abandoned(&mut self) {}
+    fn abandoned(&mut self) {
+        if let Some(Err(reason)) = self.network.as_ref().map(PodNetwork::abandoned) {
+            self.journal.line(reason);
+        }
+    }
 
     fn result(&mut self, success: bool, veto: Option<&str>) {
         if let Some(reason) = veto {
@@ -250,13 +254,15 @@ impl Stage for Dump {
     }
 
     fn finished(&mut self) {
-        let Some(left) = self.left_locked.take().filter(|_| self.succeeded) else {
+        // The client has its answer by now.
+        let Some(network) = self.network.take().filter(|_| self.succeeded) else {
             return;
         };
         let images = self.images.try_clone().map_err(|error| chain(&error));
         let images = images.and_then(|dir| ImageDir::open(dir).map_err(|error| chain(&error)));
-        match images.and_then(|images| left.unlock(&images)) {
-            Ok(()) => self.journal.line("the pod's network is unlocked"),
+        match images.and_then(|images| network.dumped(&images)) {
+            Ok(true) => self.journal.line("the pod's network is unlocked"),
+            Ok(false) => {}
             Err(reason) => self.journal.line(reason),
         }
     }

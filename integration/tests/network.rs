@@ -1,9 +1,11 @@
 //! Sockets: where they listen after a move, and what becomes of connections.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use restow_integration::container::Checkpoint;
 use restow_integration::engine::{Engine, Mode};
 use restow_integration::journey::{Arrival, Journey, Verdict};
@@ -27,6 +29,9 @@ on_both_suites!(
     network_1_what_is_in_the_way_is_named,
     network_1_a_checkpoint_without_a_record_moves_too,
     network_1_unix_sockets_are_there_by_path_and_by_name,
+    network_1_udp_sockets_stay_connected,
+    network_2_who_has_not_been_accepted_yet_is_no_obstacle,
+    no_death_leaves_a_network_locked,
 );
 
 fn journey(container: ContainerOptions) -> Journey {
@@ -383,6 +388,22 @@ fn rules(engine: &Engine, pod: &Pod) -> Result<String> {
     Ok(rules.join(" "))
 }
 
+/// Waits until CRIU's rules are gone: criu or the relay may still be at it when the runtime has its answer.
+fn unlocked(engine: &Engine, pod: &Pod) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let left = rules(engine, pod)?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "CRIU's lock is still there: {left}"
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// Asks until there is an answer: what follows a checkpoint may take a moment.
 fn answers_again(engine: &Engine, address: &str) -> Result<String> {
     ask(engine, "tcp", address).or_else(|_| ask(engine, "tcp", address))
@@ -419,16 +440,14 @@ fn network_2_the_rest_of_the_pod_goes_on(suite: Suite) -> Result<()> {
                     "the other container of pod A does not answer: {error:#}"
                 )));
             }
-            let left = rules(engine, &pod_a)?;
-            ensure!(left.is_empty(), "CRIU's lock is still there: {left}");
+            unlocked(engine, &pod_a)?;
             let pod_b = Pod::start(engine, &PodOptions::new("another-pod-b").network())?;
             let mut there = pod_b.container(&other)?;
             there.start()?;
             let mut moved = pod_b.container(&moving)?;
             moved.restore(&checkpoint)?;
             answers_again(engine, &address(&pod_b))?;
-            let left = rules(engine, &pod_b)?;
-            ensure!(left.is_empty(), "CRIU's lock is still there: {left}");
+            unlocked(engine, &pod_b)?;
             let said = moved.reports()?[0].socket("pair:")?.said.clone();
             ensure!(
                 said.ends_with("pong"),
@@ -603,6 +622,147 @@ fn network_1_unix_sockets_are_there_by_path_and_by_name(suite: Suite) -> Result<
             })
         },
     )
+}
+
+fn network_1_udp_sockets_stay_connected(suite: Suite) -> Result<()> {
+    let [v4, v6] = OUTSIDE;
+    let container = [
+        "1:udp:{ip4}:8001".to_owned(),
+        "1:udp:127.0.0.1:8002".to_owned(),
+        format!("0:udp-to:{{ip4}}:8101,{v4}:7000"),
+        format!("0:udp-to:[{{ip6}}]:8102,[{v6}]:7000"),
+        // To the other process, over the pod's own address and over loopback.
+        "0:udp-to:{ip4}:8103,{ip4}:8001".to_owned(),
+        "0:udp-to:127.0.0.1:8104,127.0.0.1:8002".to_owned(),
+    ]
+    .iter()
+    .fold(ContainerOptions::new(1), ContainerOptions::socket);
+    inet(
+        "Network 1, connected UDP",
+        suite,
+        Stock::Wrong(&["Can't bind inet socket"]),
+        |engine| {
+            let _servers = outside(engine)?;
+            journey(container.clone()).run(engine, |there| {
+                for socket in &there.reports[0].sockets {
+                    ensure!(
+                        socket.said.ends_with(" ping"),
+                        "{} ({} to {:?}) says {:?}",
+                        socket.opened,
+                        socket.local,
+                        socket.peer,
+                        socket.said
+                    );
+                }
+                Ok("four connected sockets get answers, outside and inside".to_owned())
+            })
+        },
+    )
+}
+
+fn network_2_who_has_not_been_accepted_yet_is_no_obstacle(suite: Suite) -> Result<()> {
+    // The probe takes one connection from this listener and no more.
+    let container = ContainerOptions::new(0).socket("0:pair:{ip4}:8001");
+    let stock = Stock::Wrong(&["Connected TCP socket", "In-flight connection"]);
+    inet("Network 2, not accepted", suite, stock, |engine| {
+        let mut journey = journey(container.clone());
+        journey.before_checkpoint = Some(|engine| {
+            // It waits in vain and stays in the queue.
+            ensure!(
+                ask(engine, "tcp", "10.88.0.15:8001").is_err(),
+                "the listener accepts"
+            );
+            Ok(())
+        });
+        journey.run(engine, |there| {
+            check_pair(there, 0)?;
+            Ok("it is dropped, the connection inside goes on".to_owned())
+        })
+    })
+}
+
+/// Kills the real criu or the relay at a stage of CRIU's, by a script that CRIU runs.
+fn kill_at(engine: &Engine, stage: &str, relay: bool) -> Result<()> {
+    let kill = if relay {
+        "for p in /proc/[0-9]*; do [ \"$(readlink $p/exe)\" = /opt/restow/bin/criu ] && kill -9 ${p#/proc/}; done"
+    } else {
+        "kill -9 $PPID"
+    };
+    let script =
+        format!("#!/bin/sh\n[ \"$CRTOOLS_SCRIPT_ACTION\" = {stage} ] || exit 0\n{kill}\nexit 0\n");
+    let path = engine.node().path("/opt/fault.sh");
+    std::fs::write(&path, script)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+    std::fs::create_dir_all(engine.node().path("/etc/criu"))?;
+    std::fs::write(
+        engine.node().path("/etc/criu/default.conf"),
+        "action-script /opt/fault.sh\n",
+    )?;
+    Ok(())
+}
+
+fn victim(relay: bool) -> &'static str {
+    if relay {
+        "The relay was killed"
+    } else {
+        "criu was killed"
+    }
+}
+
+fn no_death_leaves_a_network_locked(suite: Suite) -> Result<()> {
+    if let Some(why) = cannot_dump(suite)? {
+        println!("no death leaves a network locked | {suite}: SKIPPED: {why}");
+        return Ok(());
+    }
+    let engine = Engine::start(Stack::v2(suite), Mode::Restow)?;
+    let config = engine.node().path("/etc/criu/default.conf");
+    let container = ContainerOptions::new(0)
+        .socket("0:listen:{ip4}:8001")
+        .socket("0:pair:{ip4}:8002");
+    let pod_a = Pod::start(&engine, &PodOptions::new("pod-a").network())?;
+    let mut moves = pod_a.container(&container)?;
+    moves.start()?;
+    moves.reports()?;
+    let [v4, _] = pod_a.addresses();
+    for relay in [false, true] {
+        // The network is locked and no socket is touched yet.
+        kill_at(&engine, "post-dump", relay)?;
+        let checkpoint = Checkpoint::new(&engine, "lost")?;
+        ensure!(
+            moves.checkpoint_running(&checkpoint).is_err(),
+            "the checkpoint succeeded"
+        );
+        std::fs::remove_file(&config)?;
+        unlocked(&engine, &pod_a)
+            .with_context(|| format!("At the checkpoint: {}", victim(relay)))?;
+        answers_again(&engine, &format!("{v4}:8001"))?;
+    }
+    let checkpoint = Checkpoint::new(&engine, "whole")?;
+    moves.checkpoint(&checkpoint)?;
+    pod_a.remove(vec![moves])?;
+    for relay in [false, true] {
+        let pod_b = Pod::start(&engine, &PodOptions::new("another-pod-b").network())?;
+        kill_at(&engine, "setup-namespaces", relay)?;
+        let mut lost = pod_b.container(&container)?;
+        ensure!(lost.restore(&checkpoint).is_err(), "the restore succeeded");
+        std::fs::remove_file(&config)?;
+        if !relay {
+            unlocked(&engine, &pod_b)
+                .with_context(|| format!("At the restore: {}", victim(relay)))?;
+        }
+        let mut moved = pod_b.container(&container)?;
+        moved.restore(&checkpoint)?;
+        // The relay unlocks what a dead criu leaves; what a dead relay leaves the next restore does.
+        unlocked(&engine, &pod_b).with_context(|| format!("At the restore: {}", victim(relay)))?;
+        let said = moved.reports()?[0].socket("pair:")?.said.clone();
+        ensure!(
+            said.ends_with("pong"),
+            "the connection inside says {said:?}"
+        );
+        pod_b.remove(vec![lost, moved])?;
+    }
+    println!("no death leaves a network locked | {suite} | Restow: right");
+    Ok(())
 }
 
 /// Compares a scenario with internet sockets, or says by name why that cannot be done here.

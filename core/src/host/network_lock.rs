@@ -53,6 +53,10 @@ const V6: &str = "ip6tables-restore";
 /// When it cannot be entered, or iptables is missing or fails; nothing is locked then.
 pub fn lock(namespace: &File) -> io::Result<()> {
     within(namespace, || {
+        // What a relay left that was killed.
+        if locked(V4)? {
+            unlock_all()?;
+        }
         restore(V4, LOCK)?;
         if ipv6()
             && let Err(error) = restore(V6, LOCK)
@@ -71,10 +75,7 @@ pub fn lock(namespace: &File) -> io::Result<()> {
 /// When the namespace cannot be entered or a lock that is there stays.
 pub fn unlock(namespace: &File, method: LockMethod, run: Option<&str>) -> io::Result<()> {
     within(namespace, || match (method, run) {
-        (LockMethod::IPTABLES, _) => {
-            unlock_with(V4)?;
-            if ipv6() { unlock_with(V6) } else { Ok(()) }
-        }
+        (LockMethod::IPTABLES, _) => unlock_all(),
         (LockMethod::NFTABLES, Some(run)) => {
             let table = format!("CRIU-{run}");
             output(
@@ -90,6 +91,11 @@ pub fn unlock(namespace: &File, method: LockMethod, run: Option<&str>) -> io::Re
 /// Whether the kernel has IPv6 at all.
 fn ipv6() -> bool {
     Path::new("/proc/sys/net/ipv6").exists()
+}
+
+fn unlock_all() -> io::Result<()> {
+    unlock_with(V4)?;
+    if ipv6() { unlock_with(V6) } else { Ok(()) }
 }
 
 fn unlock_with(program: &str) -> io::Result<()> {

@@ -51,3 +51,63 @@ fn parts(address: SocketAddr) -> (Vec<u32>, u32) {
     };
     (parts, address.port().into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::SocketPlace;
+    use crate::source::Protocol;
+
+    fn planned(action: SocketAction, local: &str, peer: Option<&str>) -> SocketPlan {
+        let place = SocketPlace {
+            local: local.parse().unwrap(),
+            peer: peer.map(|peer| peer.parse().unwrap()),
+        };
+        SocketPlan {
+            id: FileId(1),
+            protocol: Protocol::Tcp,
+            old: place,
+            new: place,
+            listens: false,
+            action,
+            rule: crate::finding::Rule::Connection,
+            holders: Vec::new(),
+        }
+    }
+
+    fn connected() -> InetSkEntry {
+        InetSkEntry {
+            state: State::ESTABLISHED.0,
+            src_port: 4000,
+            dst_port: 80,
+            src_addr: vec![1],
+            dst_addr: vec![2],
+            ..InetSkEntry::default()
+        }
+    }
+
+    #[test]
+    fn a_connection_moves_with_both_ends() {
+        let mut entry = connected();
+        edit(
+            &mut entry,
+            &planned(SocketAction::Rebind, "10.0.0.2:4000", Some("[::1]:80")),
+        );
+        assert_eq!(entry.src_addr, [u32::from_ne_bytes([10, 0, 0, 2])]);
+        assert_eq!(entry.dst_addr, [0, 0, 0, u32::from_ne_bytes([0, 0, 0, 1])]);
+        assert_eq!((entry.src_port, entry.dst_port), (4000, 80));
+        assert_eq!((entry.state, entry.shutdown), (State::ESTABLISHED.0, None));
+    }
+
+    #[test]
+    fn a_closed_connection_is_none_for_criu() {
+        let mut entry = connected();
+        edit(&mut entry, &planned(SocketAction::Close, "0.0.0.0:0", None));
+        assert_eq!((entry.src_port, entry.dst_port), (0, 0));
+        assert_eq!((entry.src_addr, entry.dst_addr), (vec![0], vec![0]));
+        assert_eq!(
+            (entry.state, entry.shutdown),
+            (State::CLOSED.0, Some(SHUT_BOTH))
+        );
+    }
+}

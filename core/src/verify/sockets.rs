@@ -137,3 +137,81 @@ fn unix_differs(plan: &UnixPlan, found: Option<UnixLine>) -> Option<String> {
         format!("it {is} before")
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::finding::Rule;
+    use crate::ids::FileId;
+    use crate::plan::{SocketAction, SocketPlace};
+    use crate::source::UnixKind;
+
+    fn listener(local: &str) -> SocketPlan {
+        let place = SocketPlace {
+            local: local.parse().unwrap(),
+            peer: None,
+        };
+        SocketPlan {
+            id: FileId(1),
+            protocol: Protocol::Tcp,
+            old: place,
+            new: place,
+            listens: true,
+            action: SocketAction::Rebind,
+            rule: Rule::Socket,
+            holders: Vec::new(),
+        }
+    }
+
+    fn found(local: &str, peer: Option<&str>, state: State) -> Option<InetLine> {
+        Some(InetLine {
+            protocol: Protocol::Tcp,
+            local: local.parse().unwrap(),
+            peer: peer.map(|peer| peer.parse().unwrap()),
+            state,
+        })
+    }
+
+    #[test]
+    fn what_is_not_where_the_plan_has_it_is_told() {
+        let plan = listener("10.0.0.2:80");
+        let wrong = |found| inet_differs(&plan, found).unwrap_or_default();
+        assert_eq!(wrong(found("10.0.0.2:80", None, State::LISTENING)), "");
+        assert!(wrong(None).contains("should be at 10.0.0.2:80"));
+        assert!(
+            wrong(found("10.0.0.1:80", None, State::LISTENING)).contains("it is at 10.0.0.1:80")
+        );
+        assert!(wrong(found("10.0.0.2:80", None, State::CLOSED)).contains("does not listen"));
+        let connected = found("10.0.0.2:80", Some("10.0.0.9:1"), State::ESTABLISHED);
+        assert!(wrong(connected).contains("connected to 10.0.0.9:1 and should be to nothing"));
+        // A connection that the plan closes is in no list.
+        let mut closed = listener("0.0.0.0:0");
+        (closed.listens, closed.action) = (false, SocketAction::Close);
+        assert_eq!(inet_differs(&closed, None), None);
+        assert!(inet_differs(&closed, connected).is_some());
+    }
+
+    #[test]
+    fn names_are_compared_as_the_kernel_shows_them() {
+        let differs = |name: &str, shown: &str| {
+            let plan = UnixPlan {
+                id: FileId(1),
+                kind: UnixKind::Stream,
+                name: name.into(),
+                listens: true,
+                holders: Vec::new(),
+            };
+            let found = UnixLine {
+                name: shown.into(),
+                listens: true,
+            };
+            unix_differs(&plan, Some(found)).is_some()
+        };
+        assert!(!differs("/data/x", "/data/x"));
+        assert!(!differs("/data/x", "x"));
+        assert!(differs("/data/x", "ta/x"));
+        assert!(differs("/data/x", ""));
+        assert!(!differs("@a", "@a"));
+        assert!(differs("@a", "@b"));
+    }
+}
