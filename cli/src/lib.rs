@@ -5,6 +5,7 @@
 //! * [`input`]: images from a file, a directory or a checkpoint archive.
 //! * [`image`]: what `restow image` shows of them.
 //! * [`criu`]: criu's own commands, for process trees without a container.
+//! * [`plan`]: the dry run of a restore.
 //! * [`output`]: tables for people, JSON for programs.
 
 pub mod check;
@@ -13,6 +14,7 @@ pub mod explain;
 pub mod image;
 pub mod input;
 pub mod output;
+pub mod plan;
 pub mod verdict;
 
 use std::io;
@@ -31,16 +33,18 @@ pub struct Cli {
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  `image diff` found differences, `explain` knows no cause, or `check` has warnings
+  1  `image diff` found differences, `explain` knows no cause, or `check` or `plan` has warnings
   2  the command line is wrong
   3  the input cannot be read: it is missing, damaged or no checkpoint
   4  the output cannot be written
-  5  `check` says that it cannot be moved";
+  5  `check` says that it cannot be moved, or `plan` that the restore is not possible";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Look into CRIU images and checkpoint archives
     Image(image::Args),
+    /// Say what a restore would change and whether it is possible, without doing it
+    Plan(plan::Args),
     /// Say in words why a checkpoint or restore failed, from CRIU's log
     Explain(explain::Args),
     /// Dump and restore a process tree without a container, with criu's own options
@@ -117,6 +121,7 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Image(args) => image::run(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Criu(args) => Ok(criu::run(args)),
         Command::Check(args) => check::run(&args),

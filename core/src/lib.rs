@@ -22,6 +22,7 @@ pub mod explain;
 pub mod finding;
 pub mod host;
 pub mod ids;
+pub mod observed;
 pub mod plan;
 pub mod policy;
 pub mod source;

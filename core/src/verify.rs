@@ -9,6 +9,8 @@ mod sockets;
 use std::collections::BTreeMap;
 use std::io;
 
+use serde::{Deserialize, Serialize};
+
 use crate::finding::{Finding, Holder, Object, Rule};
 use crate::ids::{CgroupPath, ContainerPath, HostPath, HostPid, MountId, NsPid};
 use crate::plan::{FilePlan, Plan, WatchPlan};
@@ -77,9 +79,10 @@ pub trait Restored {
 }
 
 /// A restored descriptor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Descriptor {
     /// The object it refers to.
+    #[serde(flatten)]
     pub id: ObjectId,
     /// The device's number, when the object is a device.
     pub rdev: Option<u64>,

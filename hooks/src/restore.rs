@@ -10,11 +10,12 @@ use restow::chain;
 use restow::finding;
 use restow::host::attach::attach;
 use restow::host::carry::{Unpacked, unpack_volumes};
-use restow::host::journal::{Journal, PLAN};
+use restow::host::journal::{Journal, PLAN, VERIFIED};
 use restow::host::protect::protect;
 use restow::host::target::{Given, Node};
 use restow::host::{self, Exposure, Handed, PidFd, RestoredTree, cgroup};
 use restow::ids::{CgroupPath, HostPath, HostPid};
+use restow::observed::{Observations, Observed};
 use restow::plan::Plan;
 use restow::policy::Policy;
 use restow::source::images::ImageDir;
@@ -35,6 +36,8 @@ pub struct Restore {
     plan: Plan,
     staging: Option<Staging>,
     init: Option<(HostPid, PidFd)>,
+    /// What the verification saw.
+    seen: Option<Observations>,
     /// The container's cgroup, when it is its alone.
     container_dir: Option<HostPath>,
     /// The new pod's network, while it is locked.
@@ -54,6 +57,7 @@ impl Restore {
     pub fn prepare(operation: &mut Operation, policy: &Policy) -> Result<Self, String> {
         // A plan of an earlier restore must not be taken for this one's.
         operation.journal.detach(PLAN);
+        operation.journal.detach(VERIFIED);
         let journal = operation
             .journal
             .try_clone()
@@ -135,6 +139,7 @@ impl Restore {
             plan,
             staging: Some(staging),
             init: None,
+            seen: None,
             container_dir: None,
             locked,
             handed,
@@ -216,7 +221,9 @@ impl Restore {
         protect(init, &self.plan).map_err(|error| {
             format!("What the new container must not see or write cannot be protected: {error}")
         })?;
+        let tree = Observed::new(&tree);
         let verdict = verify(&self.plan, &tree);
+        self.seen = Some(tree.into_observations());
         for mismatch in &verdict.mismatches {
             self.journal.line(mismatch);
         }
@@ -294,6 +301,10 @@ impl Stage for Restore {
     fn finished(&mut self) {
         if let Some(Err(reason)) = self.locked.take().map(Locked::unlock) {
             self.journal.line(reason);
+        }
+        // Written here, where nobody waits for it any more.
+        if let Some(seen) = self.seen.take() {
+            self.journal.observations(&seen);
         }
         if let Some(Err(error)) = self.staging.take().map(Staging::remove) {
             self.journal.line(format_args!(

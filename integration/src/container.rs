@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, PipeWriter};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus};
+use std::process::{Child, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -183,6 +183,35 @@ impl<'e> Container<'e> {
             thread::sleep(Duration::from_millis(2));
         }
         Ok(())
+    }
+
+    /// Creates it without starting its program, and returns its process 1. [`Self::forget`] undoes it.
+    pub fn create_only(&self) -> Result<i32> {
+        let bundle = self.bundle();
+        let pid_file = format!("{bundle}/created.pid");
+        let mut command = self.engine.runtime_command();
+        command.args([
+            "create",
+            "--bundle",
+            &bundle,
+            "--pid-file",
+            &pid_file,
+            &self.id,
+        ]);
+        // Its processes keep what the runtime has for standard streams.
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let status = command.status().context("Start the runtime")?;
+        if !status.success() {
+            bail!("The runtime cannot create the container: {status}");
+        }
+        let text = fs::read_to_string(self.engine.node().path(&pid_file))
+            .with_context(|| format!("Read {pid_file} in the node"))?;
+        text.trim()
+            .parse()
+            .with_context(|| format!("{pid_file} holds no process number: {text:?}"))
     }
 
     /// Restores it from `checkpoint` instead of starting it.

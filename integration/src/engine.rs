@@ -108,6 +108,15 @@ impl Engine {
         fs::rename(&new, &target).with_context(|| format!("Rename {}", new.display()))
     }
 
+    /// A call of the command `restow` in the node, which is put there.
+    pub fn restow_command(&self) -> Result<Command> {
+        let program = format!("{RESTOW_DIR}/restow");
+        if !self.node.path(&program).exists() {
+            self.install(&tools::restow()?, &program)?;
+        }
+        Ok(self.node.command(program))
+    }
+
     /// A call of the runtime, with CRIU found as the mode wants it.
     #[must_use]
     pub fn runtime_command(&self) -> Command {

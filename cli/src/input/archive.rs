@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
 use criu_image::Named;
+use restow::source::manifest;
 
 use super::tar::{Source, Tar, is_header};
 
@@ -41,10 +42,24 @@ pub struct Dir {
     pub images: BTreeMap<String, Vec<u8>>,
     /// Other files and their sizes.
     pub others: BTreeMap<String, u64>,
+    /// `source.json`, which Restow adds.
+    pub manifest: Option<Vec<u8>>,
 }
 
 /// The directories that hold images.
 pub type Dirs = BTreeMap<String, Dir>;
+
+/// The image set among them: the topmost, as a container's file system may hold checkpoints of its own.
+#[must_use]
+pub fn topmost(mut dirs: Dirs) -> Option<Dir> {
+    let with_inventory = dirs
+        .iter()
+        .filter(|(_, dir)| dir.images.contains_key("inventory.img"));
+    let name = with_inventory
+        .map(|(name, _)| name.clone())
+        .min_by_key(|name| name.split('/').count())?;
+    dirs.remove(&name)
+}
 
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
@@ -194,6 +209,13 @@ fn members<R: Source>(mut tar: Tar<R>, limits: &Limits) -> Result<Dirs> {
         // A name of its own counts as well: many small members are a bomb, too.
         let cost = member.path.len() as u64 + 64;
         match Named::of(name) {
+            Named::Other if name == manifest::FILE_NAME && member.size <= manifest::MAX_SIZE => {
+                held = held.saturating_add(member.size).saturating_add(cost);
+                let bytes = tar
+                    .read()
+                    .with_context(|| format!("{path} cannot be read"))?;
+                dirs.entry(dir.to_owned()).or_default().manifest = Some(bytes);
+            }
             Named::Other => continue,
             Named::Record(_) => {
                 held = held.saturating_add(member.size).saturating_add(cost);

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use criu_image::{Image, Kind, Named};
 
 pub use archive::{
-    Dir, Dirs, Limits, is_archive, read as read_archive, read_named, read_packed, read_tar,
+    Dir, Dirs, Limits, is_archive, read as read_archive, read_named, read_packed, read_tar, topmost,
 };
 
 /// An image directory, wherever it is.
@@ -109,15 +109,8 @@ impl ImageSet {
         set.check()
     }
 
-    fn of_archive(path: &Path, mut dirs: archive::Dirs) -> Result<Self> {
-        let with_inventory = dirs
-            .iter()
-            .filter(|(_, dir)| dir.images.contains_key("inventory.img"));
-        // The topmost: a container's file system may hold checkpoints of its own.
-        let dir = with_inventory
-            .map(|(name, _)| name.clone())
-            .min_by_key(|name| name.split('/').count());
-        let Some(dir) = dir.and_then(|name| dirs.remove(&name)) else {
+    fn of_archive(path: &Path, dirs: archive::Dirs) -> Result<Self> {
+        let Some(dir) = topmost(dirs) else {
             bail!(
                 "{} is an archive without a CRIU image set (no inventory.img in it)",
                 path.display()

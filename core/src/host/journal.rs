@@ -9,6 +9,9 @@ use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use serde::Serialize;
+
+use crate::observed::Observations;
 use crate::plan::Plan;
 
 /// Name of our log in the work directory.
@@ -16,6 +19,9 @@ pub const LOG: &str = "restow.log";
 
 /// Name of the plan in the work directory.
 pub const PLAN: &str = "restow-plan.json";
+
+/// Name of what the verification saw, in the work directory.
+pub const VERIFIED: &str = "restow-verified.json";
 
 /// Writes to the logs of one operation. Logging never fails an operation: where nothing can be written, nothing is.
 #[derive(Debug)]
@@ -63,9 +69,18 @@ impl Journal {
 
     /// Writes the plan beside the logs, also one that is not carried out.
     pub fn plan(&mut self, plan: &Plan) {
-        let written = serde_json::to_vec_pretty(plan).map_err(io::Error::from);
-        if let Err(error) = written.and_then(|bytes| self.attach(PLAN, &bytes)) {
-            self.line(format_args!("{PLAN} cannot be written: {error}"));
+        self.attach_json(PLAN, plan);
+    }
+
+    /// Writes beside the logs what the verification saw.
+    pub fn observations(&mut self, seen: &Observations) {
+        self.attach_json(VERIFIED, seen);
+    }
+
+    fn attach_json(&mut self, name: &str, value: &impl Serialize) {
+        let written = serde_json::to_vec_pretty(value).map_err(io::Error::from);
+        if let Err(error) = written.and_then(|bytes| self.attach(name, &bytes)) {
+            self.line(format_args!("{name} cannot be written: {error}"));
         }
     }
 

@@ -56,20 +56,20 @@ pub enum Error {
         /// Where and why.
         source: Box<toml::de::Error>,
     },
-    /// An annotation has a value it cannot have.
-    #[error("Annotation {name} is {value:?}; it can be {expected}")]
+    /// A setting has a value it cannot have.
+    #[error("{name} is {value:?}; it can be {expected}")]
     Value {
-        /// The annotation as the pod spells it.
+        /// What the user calls it.
         name: String,
         /// Its value.
         value: String,
         /// The words it can be.
         expected: String,
     },
-    /// An annotation below our prefix that does not exist.
-    #[error("Annotation {name} does not exist; known are {known}")]
+    /// A setting that does not exist.
+    #[error("{name} does not exist; known are {known}")]
     Unknown {
-        /// The annotation as the pod spells it.
+        /// What the user calls it.
         name: String,
         /// The known ones.
         known: String,
@@ -154,29 +154,41 @@ impl NodeConfig {
                 {
                     return Err(Error::NotAllowed { name: name.clone() });
                 }
+                let called = format!("Annotation {name}");
                 match key {
                     "enabled" => {
-                        enabled = Some(word(name, value, &[("true", true), ("false", false)])?);
+                        enabled = Some(word(&called, value, &[("true", true), ("false", false)])?);
                     }
-                    "cgroup-files" => policy.cgroup_files = choose(name, value)?,
-                    "manage-cgroups" => policy.manage_cgroups = choose(name, value)?,
-                    "hostname" => policy.hostname = choose(name, value)?,
-                    "tcp" => policy.tcp = choose(name, value)?,
-                    "volumes" => policy.volumes = choose(name, value)?,
-                    _ => {
-                        let known =
-                            "enabled, cgroup-files, manage-cgroups, hostname, tcp, volumes".into();
-                        return Err(Error::Unknown {
-                            name: name.clone(),
-                            known,
-                        });
-                    }
+                    _ => policy.set(key, &called, value)?,
                 }
                 asked = true;
             }
         }
         let on = enabled.unwrap_or(asked || self.enable == Enable::All);
         Ok(on.then_some(policy))
+    }
+}
+
+impl Policy {
+    /// Changes the setting `key`; `name` is what the user calls it.
+    ///
+    /// # Errors
+    /// When there is no such setting, or it cannot have this value.
+    pub fn set(&mut self, key: &str, name: &str, value: &str) -> Result<(), Error> {
+        match key {
+            "cgroup-files" => self.cgroup_files = choose(name, value)?,
+            "manage-cgroups" => self.manage_cgroups = choose(name, value)?,
+            "hostname" => self.hostname = choose(name, value)?,
+            "tcp" => self.tcp = choose(name, value)?,
+            "volumes" => self.volumes = choose(name, value)?,
+            _ => {
+                return Err(Error::Unknown {
+                    name: name.into(),
+                    known: "enabled, cgroup-files, manage-cgroups, hostname, tcp, volumes".into(),
+                });
+            }
+        }
+        Ok(())
     }
 }
 

@@ -44,9 +44,11 @@ pub fn of_bundle(dir: &Path, runtime: Runtime) -> Result<(Given, Bundle, Node), 
             *path = cgroup_of(asked, &id, runtime, hierarchy.is_v2(), path);
         }
     }
+    let joined = |kind| bundle.namespaces.get(kind).cloned().flatten();
     let mut given = Given {
         cgroups: places,
-        uts: bundle.namespaces.get("uts").cloned().flatten(),
+        uts: joined("uts"),
+        network: joined("network"),
         ..Given::default()
     };
     given.mounts = external_mounts(&bundle, &given, &node);

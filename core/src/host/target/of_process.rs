@@ -27,6 +27,7 @@ pub fn of_process(pid: HostPid) -> Result<(Given, Bundle, Node), Error> {
     let mut bundle = Bundle::default();
     let mut given = Given {
         uts: Some(format!("/proc/{pid}/ns/uts").into()),
+        network: Some(format!("/proc/{pid}/ns/net").into()),
         ..Given::default()
     };
     let shown = Target {
@@ -36,28 +37,31 @@ pub fn of_process(pid: HostPid) -> Result<(Given, Bundle, Node), Error> {
     for mount in mountinfo(pid).map_err(of("mounts"))? {
         let at = ContainerPath::new(&mount.mount_point);
         if at.is_root() {
-            bundle.read_only_root = mount.options.split(',').any(|option| option == "ro");
+            bundle.read_only_root = has(&mount, "ro");
             continue;
         }
         let source = source_of(&mount, &root, &node);
+        let own = OWN.contains(&mount.fs_type.as_str());
         if masks(&mount, &at, source.as_ref()) {
             bundle.masked.push(at.clone());
-        }
-        let Some(source) = source else { continue };
-        let cgroup = shown.cgroup_at(&source);
-        let made = cgroup.is_some_and(|(hierarchy, path)| places.get(&hierarchy) == Some(&path));
-        let options = mount.options.split(',').map(str::to_owned);
-        if made || !bundle.masked.contains(&at) && !OWN.contains(&mount.fs_type.as_str()) {
+        } else if own && mount.root != Path::new("/") {
+            // A part of /proc or /sys over itself.
+            if has(&mount, "ro") {
+                bundle.read_only_paths.push(at.clone());
+            }
+        } else {
+            let shown = source.as_ref().and_then(|source| shown.cgroup_at(source));
+            let made = shown.is_some_and(|(hierarchy, path)| places.get(&hierarchy) == Some(&path));
+            let bind = source.is_some() && !made && !own;
+            let options = mount.options.split(',').map(str::to_owned);
             bundle.mounts.push(SpecMount {
                 kind: mount.fs_type.clone(),
                 destination: at.clone(),
-                options: match made {
-                    true => Vec::new(),
-                    false => std::iter::once("bind".to_owned()).chain(options).collect(),
-                },
+                options: options.chain(bind.then(|| "bind".to_owned())).collect(),
                 cgroup: made,
             });
         }
+        let Some(source) = source else { continue };
         given.mounts.push(TargetMount {
             key: at.to_string(),
             source,
@@ -75,6 +79,10 @@ pub fn of_process(pid: HostPid) -> Result<(Given, Bundle, Node), Error> {
     Ok((given, bundle, node))
 }
 
+fn has(mount: &MountInfo, wanted: &str) -> bool {
+    mount.options.split(',').any(|option| option == wanted)
+}
+
 /// Whether a mount hides what is below: `/dev/null` over a file, an empty file system (runc) or an empty directory of the
 /// node (crun) over a directory.
 fn masks(mount: &MountInfo, at: &ContainerPath, source: Option<&HostPath>) -> bool {
@@ -82,7 +90,7 @@ fn masks(mount: &MountInfo, at: &ContainerPath, source: Option<&HostPath>) -> bo
     let within = kernel
         .iter()
         .any(|top| at != top && at.strip(top).is_some());
-    let empty = mount.fs_type == "tmpfs" && mount.options.split(',').any(|option| option == "ro");
+    let empty = mount.fs_type == "tmpfs" && has(mount, "ro");
     within
         && match source {
             Some(source) => {
