@@ -149,6 +149,10 @@ impl<T: Restored> Restored for Observed<'_, T> {
         self.tree.unix_socket(pid, fd)
     }
 
+    fn oom_score(&self, pid: HostPid) -> io::Result<i32> {
+        self.tree.oom_score(pid)
+    }
+
     fn cgroups(&self, pid: HostPid) -> io::Result<BTreeMap<Hierarchy, CgroupPath>> {
         let cgroups = self.tree.cgroups(pid)?;
         self.note(pid, |seen, pid| {

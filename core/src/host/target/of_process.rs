@@ -24,7 +24,10 @@ pub fn of_process(pid: HostPid) -> Result<(Given, Bundle, Node), Error> {
     let places = cgroups(pid).map_err(of("cgroups"))?;
     let node = Node::read(&places)?;
     let root = PathBuf::from(format!("/proc/{pid}/root"));
-    let mut bundle = Bundle::default();
+    let mut bundle = Bundle {
+        oom_score: oom_score(pid),
+        ..Bundle::default()
+    };
     let mut given = Given {
         uts: Some(format!("/proc/{pid}/ns/uts").into()),
         network: Some(format!("/proc/{pid}/ns/net").into()),
@@ -77,6 +80,15 @@ pub fn of_process(pid: HostPid) -> Result<(Given, Bundle, Node), Error> {
     }
     given.cgroups = places;
     Ok((given, bundle, node))
+}
+
+/// The process's OOM score, unless it is this one's: a container whose spec says nothing has the runtime's.
+fn oom_score(pid: HostPid) -> Option<i32> {
+    let score = |process: &str| -> Option<i32> {
+        let text = std::fs::read_to_string(format!("/proc/{process}/oom_score_adj")).ok()?;
+        text.trim().parse().ok()
+    };
+    score(&pid.to_string()).filter(|found| Some(*found) != score("self"))
 }
 
 fn has(mount: &MountInfo, wanted: &str) -> bool {
