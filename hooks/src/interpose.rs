@@ -16,6 +16,7 @@ use restow::ids::HostPid;
 use restow::policy::{self, Enable, NODE_CONFIG, NodeConfig, Policy};
 
 use crate::dump::Dump;
+use crate::failure::Explained;
 use crate::helper;
 use crate::operation::{Directories, Operation};
 use crate::peer::Peer;
@@ -198,11 +199,18 @@ fn launch<S: Stage>(
     args: &[OsString],
     real: &RealCriu,
     operation: &mut Operation,
-    mut stage: S,
+    stage: S,
     stage_fds: &[RawFd],
     begin: impl FnOnce(&mut S, HostPid),
     enter: impl FnOnce(&S) -> Result<(), String>,
 ) -> Result<(), String> {
+    let mut stage = match Explained::new(stage, operation) {
+        Ok(stage) => stage,
+        Err((mut stage, reason)) => {
+            stage.finished();
+            return Err(reason);
+        }
+    };
     let client_notified = operation.request.notifies();
     operation.directories.renumber(&mut operation.request);
     operation.request.notify();
@@ -210,6 +218,7 @@ fn launch<S: Stage>(
     let mut keep = operation.directories.descriptors();
     keep.push(operation.client.as_fd().as_raw_fd());
     keep.extend(stage_fds);
+    keep.extend(stage.descriptors());
     // This process: it keeps its number when it becomes criu.
     let criu_process = match PidFd::open(nix::unistd::getpid().as_raw()) {
         Ok(process) => process,
@@ -222,7 +231,7 @@ fn launch<S: Stage>(
     let criu = helper::start(&keep, |criu| {
         // If it cannot be sent, criu reads the end and leaves, and the relay says so.
         let _ = criu.send(&request, &[]);
-        begin(&mut stage, operation.peer.pid);
+        begin(&mut stage.inner, operation.peer.pid);
         let (client, kind) = (&operation.client, operation.kind);
         let _ = Relay {
             client,
@@ -241,7 +250,7 @@ fn launch<S: Stage>(
             return Err(format!("The relay process cannot be started: {error}"));
         }
     };
-    let failed = match enter(&stage) {
+    let failed = match enter(&stage.inner) {
         Ok(()) => match operation.client.become_other(&criu) {
             Ok(()) => format!("{} cannot be run: {}", real.path.display(), real.exec(args)),
             Err(error) => format!("The socket cannot be passed on: {error}"),

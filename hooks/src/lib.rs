@@ -13,10 +13,12 @@
 //! * [`peer`]: who came before.
 //! * [`rpc`], [`seqpacket`]: CRIU's messages and the socket they travel on.
 //! * [`operation`], [`dump`], [`restore`], [`connections`]: what is prepared, and what is done at each notification.
+//! * [`failure`]: why CRIU failed, said to whoever called.
 //! * [`relay`], [`helper`]: the process that stays between the two.
 
 pub mod connections;
 pub mod dump;
+pub mod failure;
 pub mod helper;
 pub mod interpose;
 pub mod operation;

@@ -29,6 +29,9 @@ use quiet::Quiet;
 
 pub use causes::{Cause, Subject, all};
 
+/// How Restow's own explanations at the end of a log go on: with the path of the log. A refusal has no such words.
+pub const LOG_AT: &str = "; CRIU's log is ";
+
 /// A longer line is cut, in bytes. The longest that CRIU writes is 1024 (`criu/log.c`, LOG_BUF_LEN).
 const LONGEST_LINE: usize = 4096;
 /// More findings are only counted.
@@ -289,7 +292,7 @@ impl Reader {
             self.complete(line.pid, &facts);
         }
         let own = line.file == Some("restow");
-        if own && causes::names_one(line.message) {
+        if own && (causes::names_one(line.message) || line.message.contains(LOG_AT)) {
             // What Restow wrote at the end of an earlier reading of this log.
             return;
         }

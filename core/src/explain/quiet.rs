@@ -43,6 +43,8 @@ const CONSEQUENCES: &[&str] = &[
     "Restorer fail {_}",
     "Can't unshare net-namespace: {_}",
     "Can't remove the directory {_}",
+    // A helper that outlives CRIU's first process, and so the log's last line.
+    "cgroupd: recv req error: {_}",
     "Failed to lock TCP connection {_}",
     "Can't restore tmpfs content",
     "Can't wait or bad status: errno={_}",

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use nix::fcntl::{OFlag, openat, renameat};
@@ -105,10 +106,35 @@ impl Journal {
         let _ = log.write_all(format!("{now} {} {text}\n", self.label).as_bytes());
     }
 
-    /// Why the operation failed: also at the end of CRIU's log, in CRIU's form. runc (>= 1.3) and crun (>= 1.28) show
+    /// CRIU's log, for reading, and its path.
+    ///
+    /// # Errors
+    /// When it cannot be opened, or is no file.
+    pub fn criu_log(&self) -> io::Result<(File, PathBuf)> {
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let log = openat(&self.work_dir, self.criu_log.as_str(), flags, Mode::empty())?;
+        let log = File::from(log);
+        if !log.metadata()?.is_file() {
+            return Err(io::Error::other("it is no file"));
+        }
+        let dir = std::fs::read_link(format!("/proc/self/fd/{}", self.work_dir.as_raw_fd()))?;
+        Ok((log, dir.join(&self.criu_log)))
+    }
+
+    /// Why Restow refused the operation: also at the end of CRIU's log, in CRIU's form. runc (>= 1.3) and crun (>= 1.28) show
     /// lines with `Error` from there, and show no `cr_errmsg`.
     pub fn refusal(&mut self, text: &str) {
         self.line(format_args!("refused: {text}"));
+        self.in_criu_log(text);
+    }
+
+    /// Why CRIU failed, likewise.
+    pub fn failure(&mut self, text: &str) {
+        self.line(format_args!("failed: {text}"));
+        self.in_criu_log(text);
+    }
+
+    fn in_criu_log(&self, text: &str) {
         if let Some(mut log) = append(&self.work_dir, &self.criu_log) {
             let _ = log.write_all(format!("Error (restow): {text}\n").as_bytes());
         }

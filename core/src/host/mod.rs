@@ -9,6 +9,7 @@ pub mod facts;
 mod fresh;
 mod handover;
 pub mod journal;
+pub mod kept;
 pub mod live;
 pub mod network;
 pub mod network_lock;
@@ -46,7 +47,7 @@ use crate::target::{CgroupMount, FileFact, ObjectId};
 pub use bundle::Bundle;
 pub use handover::{Exposure, Handed, open_handed};
 pub use parse::MountInfo;
-pub use pidfd::PidFd;
+pub use pidfd::{End, PidFd};
 pub use restored::RestoredTree;
 pub use unreachable::unreachable_files;
 

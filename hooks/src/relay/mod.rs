@@ -38,7 +38,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use restow::host::PidFd;
+use restow::host::{End, PidFd};
 
 use crate::rpc::{self, Kind, Notification, Response};
 use crate::seqpacket::{Connection, Received};
@@ -65,6 +65,13 @@ pub trait Stage {
     /// The result is known and the client is about to hear of it: criu's own result (failure when it gave none), and
     /// the reason of the stage's veto if it made one.
     fn result(&mut self, success: bool, veto: Option<&str>);
+
+    /// After the result, when the operation failed and not by a veto: why, for the client. `end` is how criu ended, when it gave no
+    /// result and that can be seen.
+    fn explanation(&mut self, died: bool, end: Option<End>) -> Option<String> {
+        let _ = (died, end);
+        None
+    }
 
     /// criu has ended; nothing uses what was prepared for it any more.
     fn finished(&mut self);
@@ -207,9 +214,14 @@ impl<S: Stage> Relay<'_, S> {
             Ok(Response { kind, success, .. }) if kind == self.kind => {
                 state.result = Some(success);
                 self.stage.result(success, state.veto.as_deref());
-                let explained = match &state.veto {
-                    Some(reason) if !success => rpc::with_error(&bytes, reason).unwrap_or(bytes),
-                    _ => bytes,
+                let reason = match &state.veto {
+                    _ if success => None,
+                    Some(reason) => Some(reason.clone()),
+                    None => self.stage.explanation(false, None),
+                };
+                let explained = match reason {
+                    Some(reason) => rpc::with_error(&bytes, &reason).unwrap_or(bytes),
+                    None => bytes,
                 };
                 self.to_client(&explained, &fds);
             }
@@ -263,8 +275,11 @@ impl<S: Stage> Relay<'_, S> {
     fn abandoned(&mut self, state: &State) {
         self.stage.abandoned();
         self.stage.result(false, state.veto.as_deref());
-        let reason = state
-            .veto
+        let reason = match &state.veto {
+            Some(reason) => Some(reason.clone()),
+            None => self.stage.explanation(true, self.criu_process.end()),
+        };
+        let reason = reason
             .as_deref()
             .unwrap_or("criu ended without a result; its log has its last words");
         self.to_client(&rpc::failure(self.kind, reason), &[]);

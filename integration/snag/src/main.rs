@@ -2,7 +2,7 @@
 //!
 //! `restow-snag NAME [ARGUMENT]…` goes to the background as the leader of a session of its own, with nothing open but `/dev/null` and the
 //! snag, and prints the number of its process once everything is made. `restow-snag --here NAME …` stays where it is, with the descriptors
-//! it was given: for the first process of a container.
+//! it was given, and makes `/ready` when everything is made: for the first process of a container.
 
 mod files;
 mod memory;
@@ -36,7 +36,10 @@ fn main() -> ExitCode {
         Ok(held) => {
             std::mem::forget(held);
             if here {
-                println!("holding {name}");
+                // Whoever checkpoints the container waits for this.
+                if let Err(error) = std::fs::write("/ready", name) {
+                    eprintln!("/ready: {error}");
+                }
             }
             sys::wait_forever()
         }

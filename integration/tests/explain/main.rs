@@ -3,6 +3,7 @@
 //! A provocation is a snag (a small program that has one thing), a checkpoint or a restore, and what goes wrong in between; its log has to
 //! be explained by the cause's name and the object's.
 
+mod containers;
 mod dump;
 mod images;
 mod lab;
@@ -13,6 +14,10 @@ mod surroundings;
 use std::collections::BTreeSet;
 
 use anyhow::Result;
+use containers::{
+    a_criu_that_cannot_start_is_told_in_words, a_criu_that_is_killed_is_told_in_words,
+    a_failed_checkpoint_says_why, a_failed_restore_says_why,
+};
 use lab::{Lab, Provocation};
 use restow_integration::on_both_suites;
 use restow_integration::suite::Suite;
@@ -23,6 +28,10 @@ on_both_suites!(
     images_that_are_damaged,
     mounts_that_do_not_fit,
     surroundings_that_lack_something,
+    a_failed_checkpoint_says_why,
+    a_failed_restore_says_why,
+    a_criu_that_is_killed_is_told_in_words,
+    a_criu_that_cannot_start_is_told_in_words,
 );
 
 fn dumps_that_fail(suite: Suite) -> Result<()> {
