@@ -165,8 +165,8 @@ fn integration(args: &TestArgs) -> Result<Outcome> {
         heading(what);
         let mut command = cargo();
         command.args(["test", "--package", "restow-integration", "--no-fail-fast"]);
-        if runtime == Runtime::Crun && args.runtime.is_none() {
-            // What no runtime has a part in ran with runc.
+        if args.matrix || (runtime == Runtime::Crun && args.runtime.is_none()) {
+            // What no runtime has a part in runs once, with runc, and is no scenario.
             command.args(with_runtimes()?.iter().flat_map(|file| ["--test", file]));
         }
         command.args(args.filter.as_ref().filter(|_| args.suite.is_none()));
