@@ -140,6 +140,14 @@ pub enum Object {
         /// Who holds the inotify instance.
         holders: Vec<Holder>,
     },
+    /// A fanotify mark.
+    Mark {
+        /// Where the marked object is in the container, when that is known.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        path: Option<ContainerPath>,
+        /// Who holds the fanotify group.
+        holders: Vec<Holder>,
+    },
     /// A mount.
     Mount {
         /// Its mount point in the container.
@@ -207,6 +215,16 @@ impl fmt::Display for Object {
             }
             Self::Watch { wd, path, holders } => {
                 write!(f, "watch {wd}")?;
+                if let Some(path) = path {
+                    write!(f, " on {path}")?;
+                }
+                if !holders.is_empty() {
+                    f.write_str(" of ")?;
+                }
+                list_holders(f, holders)
+            }
+            Self::Mark { path, holders } => {
+                f.write_str("fanotify mark")?;
                 if let Some(path) = path {
                     write!(f, " on {path}")?;
                 }

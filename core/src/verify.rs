@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::finding::{Finding, Holder, Object, Rule};
 use crate::ids::{CgroupPath, ContainerPath, HostPath, HostPid, MountId, NsPid};
 use crate::plan::{FilePlan, Plan, WatchPlan};
-use crate::source::{Hierarchy, WatchedObject};
+use crate::source::{Hierarchy, WatchKind, WatchedObject};
 use crate::target::ObjectId;
 
 pub use sockets::{InetLine, UnixLine};
@@ -31,7 +31,8 @@ pub trait Restored {
     /// How two descriptors' open file descriptions compare, in an order that has no other meaning; equal when they share
     /// one. `None` when the kernel cannot tell (`kcmp(2)`).
     fn compare(&self, a: (HostPid, u32), b: (HostPid, u32)) -> Option<Ordering>;
-    /// What the watches of an inotify descriptor watch, by watch descriptor.
+    /// What the watches of an inotify descriptor watch, by watch descriptor, or the inode marks of a fanotify descriptor, in
+    /// no order.
     ///
     /// # Errors
     /// When there is no such descriptor or process.
@@ -282,7 +283,12 @@ fn watched(watch: &WatchPlan, tree: &impl Restored, verdict: &mut Verdict) {
             ))),
             Some(pid) => tree.watches(*pid, holder.fd),
         };
-        let wrong = match found.map(|watches| watches.get(&watch.wd).copied()) {
+        // Marks have no numbers, so it only counts that one of them is right.
+        let of = |watches: BTreeMap<u32, WatchedObject>| match watch.kind {
+            WatchKind::Inotify => watches.get(&watch.wd).copied(),
+            WatchKind::Fanotify => watches.into_values().find(|found| *found == expected),
+        };
+        let wrong = match found.map(of) {
             Ok(Some(found)) if found == expected => None,
             Ok(Some(found)) => Some(format!(
                 "it watches inode {} and should watch inode {} ({})",
@@ -292,14 +298,15 @@ fn watched(watch: &WatchPlan, tree: &impl Restored, verdict: &mut Verdict) {
             Err(error) => Some(format!("it cannot be looked at: {error}")),
         };
         let (path, holders) = (Some(watch.new.clone()), vec![*holder]);
-        verdict.check(
-            || Object::Watch {
+        let object = || match watch.kind {
+            WatchKind::Inotify => Object::Watch {
                 wd: watch.wd,
                 path,
                 holders,
             },
-            wrong,
-        );
+            WatchKind::Fanotify => Object::Mark { path, holders },
+        };
+        verdict.check(object, wrong);
     }
 }
 

@@ -52,6 +52,7 @@ pub const AREAS: &[Area] = &[
             "Unlinked file, unix socket, fifo, lock and mapped file on a volume",
             "A volume in memory",
             "A file on a mount that the container has not got",
+            "Fanotify marks on a file and on a mount",
         ],
     },
     Area {

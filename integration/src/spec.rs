@@ -149,7 +149,15 @@ pub fn spec(input: &SpecInput) -> Value {
             "namespaces": namespaces(input),
         },
     });
-    if !input.privileged {
+    if input.privileged {
+        let all: Vec<&str> = CAPABILITIES
+            .iter()
+            .copied()
+            .chain(["CAP_SYS_ADMIN"])
+            .collect();
+        spec["process"]["capabilities"] =
+            json!({"bounding": all, "effective": all, "permitted": all});
+    } else {
         spec["linux"]["maskedPaths"] = json!(MASKED);
         spec["linux"]["readonlyPaths"] = json!(READONLY);
     }

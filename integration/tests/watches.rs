@@ -19,6 +19,7 @@ on_both_suites!(
     cgroup_7_a_watch_on_cgroup_events_tells_of_the_new_cgroup,
     mounts_2_an_open_key_is_the_new_pods,
     mounts_3_watches_on_a_config_map_tell_of_the_new_pods,
+    mounts_15_fanotify_marks_are_on_the_new_pods_file_and_mount,
 );
 
 /// Long enough for an event that is only queued in the kernel.
@@ -144,6 +145,42 @@ fn mounts_3_watches_on_a_config_map_tell_of_the_new_pods(suite: Suite) -> Result
                     "directory, version and key of pod B are watched, and a new version is told"
                         .to_owned(),
                 )
+            })
+        },
+    )
+}
+
+fn mounts_15_fanotify_marks_are_on_the_new_pods_file_and_mount(suite: Suite) -> Result<()> {
+    let mut container = ContainerOptions::new(1)
+        .config_map("/map")
+        .open("all:mark:0:/map/pod")
+        .open("each:mark-mount:0:/map");
+    container.privileged = true;
+    compare(
+        "Mounts 15",
+        Stack::v2(suite),
+        Stock::Wrong(&["Unable to open /map/..", "Unable to open map/.."]),
+        |engine| {
+            Journey::new(container.clone()).run(engine, |there| {
+                let map = map(there);
+                check_watch(there, "/map/pod", inode(&map.join("..data/pod"))?)?;
+                fs::write(map.join("..data/pod"), "new")?;
+                check_event(there, "/map/pod")?;
+                for report in &there.reports {
+                    let mark = report.file("/map")?;
+                    let mount = report
+                        .mountinfo
+                        .lines()
+                        .find(|line| line.split(' ').nth(4) == Some("/map"))
+                        .and_then(|line| line.split(' ').next()?.parse().ok());
+                    ensure!(
+                        Some(mark.inode) == mount,
+                        "the mark is on mount {}, /map is {mount:?}",
+                        mark.inode
+                    );
+                }
+                there.check_progress()?;
+                Ok("the marks are on pod B's file and mount, and a change is told".to_owned())
             })
         },
     )

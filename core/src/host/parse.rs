@@ -147,6 +147,21 @@ pub fn watches(fdinfo: &str) -> BTreeMap<u32, WatchedObject> {
         .collect()
 }
 
+/// The marks on inodes in a fanotify descriptor's `/proc/<pid>/fdinfo/<fd>` (`proc_pid_fdinfo(5)`), numbered as they stand.
+pub fn marks(fdinfo: &str) -> BTreeMap<u32, WatchedObject> {
+    let lines = fdinfo
+        .lines()
+        .filter_map(|line| line.strip_prefix("fanotify ino:"));
+    let found = lines.filter_map(|line| {
+        let mut words = line.split(' ');
+        let ino = u64::from_str_radix(words.next()?, 16).ok()?;
+        let sdev = words.find_map(|word| word.strip_prefix("sdev:"))?;
+        let sdev = u32::from_str_radix(sdev, 16).ok()?;
+        Some(WatchedObject { sdev, ino })
+    });
+    (0..).zip(found).collect()
+}
+
 /// The processes in `/proc/<pid>/task/<tid>/children`.
 pub fn children(text: &str) -> impl Iterator<Item = HostPid> + '_ {
     text.split_whitespace()
@@ -250,6 +265,18 @@ mod tests {
                     7f40-7f50 r-xp 00000000 00:00 0                    [vdso]\n";
         let found: Vec<_> = mapped_files(maps).collect();
         assert_eq!(found, ["7f00-7f10", "7f30-7f40"]);
+    }
+
+    #[test]
+    fn marks_of_a_fanotify_group() {
+        let text = "pos:\t0\nflags:\t02\nmnt_id:\t9\nfanotify flags:10 event-flags:0\n\
+                    fanotify mnt_id:12 mflags:40 mask:38 ignored_mask:40000003\n\
+                    fanotify ino:4f969 sdev:800013 mflags:0 mask:3b ignored_mask:40000000 fhandle-bytes:8\n";
+        let object = WatchedObject {
+            sdev: 0x80_0013,
+            ino: 0x4_f969,
+        };
+        assert_eq!(marks(text), BTreeMap::from([(0, object)]));
     }
 
     #[test]

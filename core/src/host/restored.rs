@@ -119,9 +119,13 @@ impl Restored for RestoredTree {
     }
 
     fn watches(&self, pid: HostPid, fd: u32) -> io::Result<BTreeMap<u32, WatchedObject>> {
-        Ok(parse::watches(&std::fs::read_to_string(format!(
-            "/proc/{pid}/fdinfo/{fd}"
-        ))?))
+        let info = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}"))?;
+        let watches = parse::watches(&info);
+        Ok(if watches.is_empty() {
+            parse::marks(&info)
+        } else {
+            watches
+        })
     }
 
     fn inet_socket(&self, pid: HostPid, fd: u32) -> io::Result<Option<InetLine>> {

@@ -47,7 +47,7 @@ use crate::finding::{Finding, Holder, Object, Rule, Severity};
 use crate::ids::{ContainerPath, FileId, HostPath, MountId};
 use crate::policy::{self, Policy};
 use crate::source::manifest::CarriedVolume;
-use crate::source::{Source, WatchedObject};
+use crate::source::{Source, WatchKind, WatchedObject};
 use crate::target::{ObjectId, Target};
 use resolve::Resolver;
 
@@ -122,12 +122,14 @@ pub struct FileEdit {
     pub pos: Option<u64>,
 }
 
-/// What an inotify watch watches after the restore.
+/// What an inotify watch, or a fanotify mark, watches after the restore.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WatchPlan {
-    /// The inotify instance, by its id among those.
+    /// Which of them.
+    pub kind: WatchKind,
+    /// The inotify instance or fanotify group, by its id.
     pub instance: FileId,
-    /// Its watch descriptor.
+    /// Its watch descriptor; of a mark, its place in the image.
     pub wd: u32,
     /// Its path in the image, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]

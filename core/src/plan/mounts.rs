@@ -131,6 +131,10 @@ fn drop_mount(
 /// Who uses files of a mount, in words.
 fn users(source: &Source, resolver: &Resolver<'_>, mount: MountId) -> Vec<String> {
     let mut users = Vec::new();
+    if let Some(group) = source.marked_mounts.get(&mount) {
+        let holders = source.watchers.get(group).into_iter().flatten();
+        users.extend(holders.map(|holder| format!("{holder} (a fanotify mark on the mount)")));
+    }
     for file in source
         .files
         .values()

@@ -1,4 +1,4 @@
-//! Inotify watches: each has to watch the new pod's object.
+//! Inotify watches and fanotify marks: each has to watch the new pod's object.
 //!
 //! CRIU opens a watch's path, when the image has one, and else a file handle, which on the same node leads to the old
 //! pod's object and on another nowhere (`criu/fsnotify.c`, `get_mark_path`). A file that is a mount of its own never
@@ -7,7 +7,7 @@
 use super::WatchPlan;
 use super::files::INERT;
 use super::resolve::{Lookup, Resolved, Resolver};
-use crate::finding::{Finding, Object, Rule};
+use crate::finding::{Finding, Rule};
 use crate::ids::{ContainerPath, MountId};
 use crate::policy::{CgroupFiles, Policy};
 use crate::source::{Source, Watch};
@@ -40,25 +40,18 @@ pub(super) fn plan(
         let Some((mount, path)) = place(source, watch) else {
             findings.push(Finding::warning(
                 Rule::Watch,
-                Object::Watch {
-                    wd: watch.wd,
-                    path: None,
-                    holders,
-                },
+                watch.object(None, holders),
                 "the checkpoint has no path for it; it may go on watching an object of the old pod",
             ));
             continue;
         };
         let (new, rule, lookup) = new_place(resolver, mount, &path);
-        let object = || Object::Watch {
-            wd: watch.wd,
-            path: Some(path.clone()),
-            holders: holders.clone(),
-        };
+        let object = || watch.object(Some(path.clone()), holders.clone());
         let found = lookup
             .as_ref()
             .and_then(|lookup| target.watched.get(&lookup.path()).copied());
         let planned = WatchPlan {
+            kind: watch.kind,
             instance: watch.instance,
             wd: watch.wd,
             old: watch.path.clone(),

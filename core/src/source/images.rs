@@ -5,8 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use criu_image::views::{
-    CgroupEntry, CoreEntry, FdinfoEntry, FileEntry, FsEntry, InotifyFileEntry, InventoryEntry,
-    MmEntry, MntEntry, PstreeEntry, RemapFilePathEntry, TaskKobjIdsEntry, UtsnsEntry,
+    CgroupEntry, CoreEntry, FanotifyFileEntry, FdinfoEntry, FileEntry, FsEntry, InotifyFileEntry,
+    InventoryEntry, MmEntry, MntEntry, PstreeEntry, RemapFilePathEntry, TaskKobjIdsEntry,
+    UtsnsEntry,
 };
 use criu_image::{Bytes, Kind, views};
 
@@ -15,7 +16,7 @@ pub use super::image_dir::{Error, ImageDir, PARENT};
 use super::manifest::{self, Manifest};
 use super::{
     CgroupMember, CgroupSet, FsType, Hierarchy, LockMethod, Mount, OpenFile, Source, Task,
-    UtsNamespace, Watch, WatchedObject,
+    UtsNamespace, Watch, WatchKind, WatchedObject,
 };
 use crate::finding::Holder;
 use crate::ids::{CgroupPath, ContainerPath, FileId, MountId, NsPid};
@@ -30,6 +31,9 @@ const FD_REG: u32 = 1;
 
 /// The same: inotify instances.
 const FD_INOTIFY: u32 = 8;
+
+/// The same: fanotify groups.
+const FD_FANOTIFY: u32 = 12;
 
 /// The same: internet sockets.
 const FD_INETSK: u32 = 4;
@@ -220,7 +224,7 @@ fn read_descriptors(
         let holder = Holder { pid, fd: entry.fd };
         let holders = match entry.type_ {
             FD_REG => &mut source.holders,
-            FD_INOTIFY => &mut source.watchers,
+            FD_INOTIFY | FD_FANOTIFY => &mut source.watchers,
             FD_INETSK => &mut source.sockets.inet_holders,
             FD_UNIXSK => &mut source.sockets.unix_holders,
             _ => continue,
@@ -237,6 +241,9 @@ fn read_files(dir: &ImageDir, source: &mut Source) -> Result<(), Error> {
         source
             .watches
             .extend(entry.ify.into_iter().flat_map(watches));
+        if let Some(group) = entry.ffy {
+            marks(group, source);
+        }
         if let Some(socket) = &entry.isk {
             source.sockets.add_inet(socket);
         }
@@ -297,6 +304,7 @@ fn check_cgroups(dir: &ImageDir, entry: &CgroupEntry) -> Result<(), Error> {
 fn watches(instance: InotifyFileEntry) -> impl Iterator<Item = Watch> {
     let id = FileId(instance.id);
     instance.wd.into_iter().map(move |entry| Watch {
+        kind: WatchKind::Inotify,
         instance: id,
         wd: entry.wd,
         path: entry.f_handle.path.map(ContainerPath::new),
@@ -306,6 +314,28 @@ fn watches(instance: InotifyFileEntry) -> impl Iterator<Item = Watch> {
             ino: entry.i_ino,
         },
     })
+}
+
+/// The marks of a fanotify group.
+fn marks(group: FanotifyFileEntry, source: &mut Source) {
+    let instance = FileId(group.id);
+    for (wd, mark) in (0..).zip(group.mark) {
+        if let Some(inode) = mark.ie {
+            source.watches.push(Watch {
+                kind: WatchKind::Fanotify,
+                instance,
+                wd,
+                path: inode.f_handle.path.map(ContainerPath::new),
+                mount: inode.f_handle.mnt_id.map(MountId),
+                object: WatchedObject {
+                    sdev: mark.s_dev,
+                    ino: inode.i_ino,
+                },
+            });
+        } else if let Some(mount) = mark.me {
+            source.marked_mounts.insert(MountId(mount.mnt_id), instance);
+        }
+    }
 }
 
 fn mount(entry: MntEntry) -> Mount {

@@ -11,7 +11,7 @@ mod sockets;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::finding::Holder;
+use crate::finding::{Holder, Object};
 use crate::ids::{CgroupPath, ContainerPath, FileId, MountId, NsPid};
 
 pub use cgroup_dirs::{CgroupDir, Owner};
@@ -123,12 +123,26 @@ impl OpenFile {
     }
 }
 
-/// An inotify watch.
+/// What watches.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum WatchKind {
+    /// An inotify instance, whose watches have numbers.
+    Inotify,
+    /// A fanotify group, whose marks have none.
+    Fanotify,
+}
+
+/// An inotify watch, or a fanotify mark on an inode. (CRIU keeps marks on mounts with their mounts.)
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Watch {
-    /// The inotify instance, by its id among the inotify instances.
+    /// Which of them.
+    pub kind: WatchKind,
+    /// The inotify instance or fanotify group, by its id.
     pub instance: FileId,
-    /// Its watch descriptor.
+    /// Its watch descriptor; of a mark, its place in the image.
     pub wd: u32,
     /// The path that CRIU opens at restore; `None` when it has only a file handle.
     pub path: Option<ContainerPath>,
@@ -136,6 +150,20 @@ pub struct Watch {
     pub mount: Option<MountId>,
     /// The watched object at dump, as the kernel's inotify shows it.
     pub object: WatchedObject,
+}
+
+impl Watch {
+    /// What a finding about it is about.
+    pub fn object(&self, path: Option<ContainerPath>, holders: Vec<Holder>) -> Object {
+        match self.kind {
+            WatchKind::Inotify => Object::Watch {
+                wd: self.wd,
+                path,
+                holders,
+            },
+            WatchKind::Fanotify => Object::Mark { path, holders },
+        }
+    }
 }
 
 /// What a watch watches: super block and inode number as `/proc/<pid>/fdinfo` shows them, which on an overlay may differ
@@ -197,7 +225,9 @@ pub struct Source {
     pub holders: BTreeMap<FileId, Vec<Holder>>,
     /// Watches, in the order of the image.
     pub watches: Vec<Watch>,
-    /// Who holds an inotify instance, by id; sorted.
+    /// Mounts that have a fanotify mark.
+    pub marked_mounts: BTreeMap<MountId, FileId>,
+    /// Who holds an inotify instance or a fanotify group, by id; sorted.
     pub watchers: BTreeMap<FileId, Vec<Holder>>,
     /// Sockets.
     pub sockets: Sockets,

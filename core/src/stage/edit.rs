@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use criu_image::views::{
-    CgroupEntry, CoreEntry, FileEntry, InotifyFileEntry, InventoryEntry, MntEntry, RegFileEntry,
-    UtsnsEntry,
+    CgroupEntry, CoreEntry, FanotifyFileEntry, FhEntry, FileEntry, InotifyFileEntry,
+    InventoryEntry, MntEntry, RegFileEntry, UtsnsEntry,
 };
 use criu_image::{Change, Kind};
 
@@ -13,7 +13,7 @@ use super::{Error, sockets};
 use crate::ids::{FileId, MountId};
 use crate::plan::{FileEdit, FilePlan, Plan, WatchPlan};
 use crate::source::images::{self, ImageDir};
-use crate::source::{Hierarchy, LockMethod};
+use crate::source::{Hierarchy, LockMethod, WatchKind};
 
 /// Every image that the plan changes, by name.
 pub(super) fn edited_images(
@@ -71,8 +71,8 @@ fn files(images: &ImageDir, plan: &Plan, edited: &mut Edited) -> Result<(), Erro
         .watches
         .iter()
         .filter(|watch| watch.old.as_ref() != Some(&watch.new));
-    let watches: BTreeMap<(FileId, u32), &WatchPlan> = moved
-        .map(|watch| ((watch.instance, watch.wd), watch))
+    let watches: Watches<'_> = moved
+        .map(|watch| ((watch.kind, watch.instance, watch.wd), watch))
         .collect();
     let sockets = sockets::changed(plan);
     if plans.is_empty() && watches.is_empty() && sockets.is_empty() {
@@ -91,6 +91,8 @@ fn files(images: &ImageDir, plan: &Plan, edited: &mut Edited) -> Result<(), Erro
                     .is_some()
             } else if let Some(instance) = &mut entry.ify {
                 edit_watches(instance, &watches)
+            } else if let Some(group) = &mut entry.ffy {
+                edit_marks(group, &watches)
             } else if let Some(socket) = &mut entry.isk {
                 let planned = sockets.get(&FileId(socket.id));
                 planned.map(|plan| sockets::edit(socket, plan)).is_some()
@@ -133,19 +135,37 @@ fn edit_file(reg: &mut RegFileEntry, file: &FilePlan) {
     }
 }
 
-fn edit_watches(
-    instance: &mut InotifyFileEntry,
-    watches: &BTreeMap<(FileId, u32), &WatchPlan>,
-) -> bool {
+/// By kind, instance and number.
+type Watches<'a> = BTreeMap<(WatchKind, FileId, u32), &'a WatchPlan>;
+
+fn edit_watches(instance: &mut InotifyFileEntry, watches: &Watches<'_>) -> bool {
     let mut changed = false;
     for entry in &mut instance.wd {
-        if let Some(watch) = watches.get(&(FileId(instance.id), entry.wd)) {
-            entry.f_handle.path = Some(watch.new.as_path().into());
-            entry.f_handle.mnt_id = watch.mnt_id.map(|id| id.0).or(entry.f_handle.mnt_id);
+        let key = (WatchKind::Inotify, FileId(instance.id), entry.wd);
+        if let Some(watch) = watches.get(&key) {
+            point(&mut entry.f_handle, watch);
             changed = true;
         }
     }
     changed
+}
+
+fn edit_marks(group: &mut FanotifyFileEntry, watches: &Watches<'_>) -> bool {
+    let mut changed = false;
+    for (wd, mark) in (0..).zip(&mut group.mark) {
+        let key = (WatchKind::Fanotify, FileId(group.id), wd);
+        if let (Some(inode), Some(watch)) = (&mut mark.ie, watches.get(&key)) {
+            point(&mut inode.f_handle, watch);
+            changed = true;
+        }
+    }
+    changed
+}
+
+/// CRIU opens the path, where there is one, and asks for the handle else (`criu/fsnotify.c`, `get_mark_path`).
+fn point(handle: &mut FhEntry, watch: &WatchPlan) {
+    handle.path = Some(watch.new.as_path().into());
+    handle.mnt_id = watch.mnt_id.map(|id| id.0).or(handle.mnt_id);
 }
 
 fn mounts(images: &ImageDir, plan: &Plan, edited: &mut Edited) -> Result<(), Error> {

@@ -28,7 +28,7 @@ const USAGE: &str = "usage: probe pause | probe cat FILE | probe writable FILE |
      | probe serve ADDRESS | probe ask tcp|udp|unix|unix-dgram|unix-seqpacket ADDRESS
 
 WHO   all (opened by the parent before it forks: one description that all share), each (one each), or the number of a process
-MODE  r, w, rw, a (append), watch (an inotify instance that watches it) or fd (PATH is the number of one that was left open)
+MODE  r, w, rw, a (append), watch (an inotify instance that watches it), mark (a fanotify group that marks it), mark-mount (its mount) or fd (PATH is the number of one that was left open)
 KIND  listen, connect, pair (both ends and the listener), full (a pair with data in flight), udp, udp-to (LOCAL,PEER),
       unix, unix-connect, unix-dgram, unix-seqpacket (a path, or @ and an abstract name)";
 
@@ -245,8 +245,11 @@ impl Wanted {
     }
 
     fn open(&self) -> Result<Held, String> {
-        if self.mode == "watch" {
-            let file = sys::watch(&self.path)?;
+        if ["watch", "mark", "mark-mount"].contains(&self.mode.as_str()) {
+            let file = match self.mode.as_str() {
+                "watch" => sys::watch(&self.path)?,
+                mode => sys::mark(&self.path, mode == "mark-mount")?,
+            };
             return Ok(Held {
                 wanted: self.path.clone(),
                 watches: true,

@@ -57,12 +57,22 @@ fn file(held: &Held) -> String {
     };
     if held.watches {
         // `inotify wd:1 ino:2a sdev:26 …`, hexadecimal.
-        let watched = field("inotify ")
+        // `fanotify ino:2a sdev:26 …` on an inode, `fanotify mnt_id:2a …` on a mount.
+        let is_mark = !field("fanotify ").is_empty();
+        let mark = info
+            .lines()
+            .find(|line| line.starts_with("fanotify ino:") || line.starts_with("fanotify mnt_id:"));
+        let watch = mark.unwrap_or(field("inotify "));
+        let watched = watch
             .split(' ')
-            .find_map(|word| word.strip_prefix("ino:"))
+            .find_map(|word| word.strip_prefix("ino:").or(word.strip_prefix("mnt_id:")))
             .and_then(|ino| u64::from_str_radix(ino, 16).ok());
         let mut buffer = [0; 4096];
-        let events = (&held.file).read(&mut buffer).unwrap_or(0);
+        let events = if is_mark {
+            sys::marked_events(&held.file)
+        } else {
+            (&held.file).read(&mut buffer).unwrap_or(0)
+        };
         return format!(
             "{{\"fd\":{fd},\"opened\":{},\"link\":{},\"inode\":{},\"offset\":0,\"flags\":0,\"content\":{},\"errno\":null}}",
             string(&held.wanted),

@@ -115,6 +115,54 @@ pub(crate) fn watch(path: &str) -> Result<File, String> {
     Ok(file)
 }
 
+/// A fanotify group with one mark: on the inode at a path, or on its mount.
+pub(crate) fn mark(path: &str, mount: bool) -> Result<File, String> {
+    let wrong = || format!("marking {path}: {}", Error::last_os_error());
+    let text = CString::new(path).map_err(|_| format!("{path:?} has a NUL byte"))?;
+    let flags = libc::FAN_CLASS_NOTIF | libc::FAN_NONBLOCK | libc::FAN_CLOEXEC;
+    // SAFETY: the call takes flags only.
+    let fd = unsafe { libc::fanotify_init(flags, libc::O_RDONLY.cast_unsigned()) };
+    if fd < 0 {
+        return Err(wrong());
+    }
+    // SAFETY: the kernel has just made it; nobody else owns it.
+    let file = unsafe { File::from_raw_fd(fd) };
+    let what = if mount { libc::FAN_MARK_MOUNT } else { 0 };
+    let events = libc::FAN_MODIFY | libc::FAN_CLOSE_WRITE;
+    // SAFETY: the path is a valid C string for the length of the call.
+    let result = unsafe {
+        libc::fanotify_mark(
+            fd,
+            libc::FAN_MARK_ADD | what,
+            events,
+            libc::AT_FDCWD,
+            text.as_ptr(),
+        )
+    };
+    if result < 0 {
+        return Err(wrong());
+    }
+    Ok(file)
+}
+
+/// Reads what a fanotify group has to tell, and closes the files that come with it; the number of events.
+pub(crate) fn marked_events(file: &File) -> usize {
+    const SIZE: usize = size_of::<libc::fanotify_event_metadata>();
+    let mut buffer = [0_u8; 64 * SIZE];
+    let read = std::io::Read::read(&mut &*file, &mut buffer).unwrap_or(0);
+    let events = buffer[..read].chunks_exact(SIZE);
+    for event in events.clone() {
+        // SAFETY: the chunk has the size of an event, and every pattern of bytes is one.
+        let event: libc::fanotify_event_metadata =
+            unsafe { std::ptr::read_unaligned(event.as_ptr().cast()) };
+        if event.fd >= 0 {
+            // SAFETY: the kernel has just made it for this process.
+            unsafe { libc::close(event.fd) };
+        }
+    }
+    events.count()
+}
+
 /// Opens a file for reading and leaves it open for whatever this process and its children become.
 pub(crate) fn open_for_good(path: &str) -> Result<(), String> {
     let text = CString::new(path).map_err(|_| format!("{path:?} has a NUL byte"))?;

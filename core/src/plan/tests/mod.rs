@@ -19,7 +19,7 @@ use crate::policy::{CgroupFiles, Hostname, ManageCgroups};
 use crate::source::Watch;
 use crate::source::manifest::{CgroupFile, ManifestCgroup, ManifestFile, ManifestMount};
 use crate::source::{
-    CgroupMember, FsType, Hierarchy, Manifest, Mount, OpenFile, Task, UtsNamespace,
+    CgroupMember, FsType, Hierarchy, Manifest, Mount, OpenFile, Task, UtsNamespace, WatchKind,
 };
 use crate::target::{CgroupMount, FileFact, SpecMount, TargetMount};
 
@@ -202,6 +202,7 @@ pub(super) fn with_mounts(mut target: Target, keys: &[&str]) -> Target {
 
 pub(super) fn with_watch(mut source: Source, path: Option<&str>, mount: u32, ino: u64) -> Source {
     source.watches.push(Watch {
+        kind: WatchKind::Inotify,
         instance: FileId(5),
         wd: 2,
         path: path.map(ContainerPath::new),

@@ -95,3 +95,26 @@ fn a_watch_on_what_is_gone_blocks_or_becomes_inert() {
     assert!(ignore.possible());
     assert_eq!(ignore.watches[0].new.to_string(), "/dev/null");
 }
+
+#[test]
+fn a_fanotify_mark_follows_as_a_watch_does_and_one_on_a_mount_keeps_that_mount() {
+    let mut source = with_watch(source(true), Some("/etc/hosts"), HOSTS_MOUNT, 9);
+    source.watches[0].kind = WatchKind::Fanotify;
+    let marked = plan(
+        &source,
+        &watched(&source, target(), &[]),
+        &Policy::default(),
+    );
+    assert_eq!(marked.watches[0].kind, WatchKind::Fanotify);
+    assert_eq!(marked.watches[0].rule, Rule::RuntimeManaged);
+    assert!(marked.watches[0].expect.is_some());
+
+    source.marked_mounts.insert(MountId(DATA_MOUNT), FileId(5));
+    let mut without = watched(&source, target(), &[]);
+    without.mounts.retain(|mount| mount.key != "/data");
+    let text = blockers(&plan(&source, &without, &Policy::default())).join("\n");
+    assert!(
+        text.contains("mount /data") && text.contains("a fanotify mark on the mount"),
+        "{text}"
+    );
+}
