@@ -6,14 +6,19 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::AtFlags;
+use nix::sys::stat::fstatat;
 
 use super::carry::is_empty;
-use super::{look_up, network, watched_object};
+use super::{absent_as_none, fact_of, look_up, network, open_in, watched_object};
 use crate::ids::HostPath;
-use crate::plan::{self, Plan};
+use crate::plan::{self, Lookup, Plan};
 use crate::policy::Policy;
 use crate::source::Source;
-use crate::target::{Target, TargetNetwork};
+use crate::target::{FileFact, Target, TargetNetwork};
 
 /// A path on the node that could not be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -46,9 +51,10 @@ pub fn gather(source: &Source, target: &mut Target, policy: &Policy) -> Result<(
         target.empty.insert(directory, empty);
     }
     let to_come = ToCome::new(plan::cgroups_to_make(source, target, policy));
+    let mut looker = Looker::default();
     for lookup in plan::lookups(source, target) {
         let path = lookup.path();
-        let fact = look_up(&lookup).map_err(failed("look at", &path))?;
+        let fact = looker.look_up(&lookup).map_err(failed("look at", &path))?;
         let promised =
             || to_come.promises(&path) || plan::is_carried(source, target, policy, &lookup);
         if fact.is_some() || !promised() {
@@ -112,6 +118,48 @@ fn appears(dir: &HostPath, name: &str) -> bool {
         above = parent.parent();
     }
     false
+}
+
+/// Looks at one path after the other. The directory of one stays open for the next in it: with many open files, they are
+/// mostly in few directories.
+#[derive(Default)]
+struct Looker {
+    /// Below which root which directory it is; nothing when it does not exist.
+    open: Option<(HostPath, PathBuf, Option<OwnedFd>)>,
+}
+
+impl Looker {
+    /// As [`look_up`].
+    fn look_up(&mut self, lookup: &Lookup) -> io::Result<Option<FileFact>> {
+        let (Some(parent), Some(name)) = (lookup.rest.parent(), lookup.rest.file_name()) else {
+            return look_up(lookup);
+        };
+        let Some(dir) = self.directory(&lookup.root, parent)? else {
+            return Ok(None);
+        };
+        match fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            // It may lead anywhere, and is followed inside the root only.
+            Ok(stat) if stat.st_mode & libc::S_IFMT == libc::S_IFLNK => look_up(lookup),
+            Ok(stat) => Ok(Some(fact_of(&stat))),
+            Err(errno) => absent_as_none(errno.into()),
+        }
+    }
+
+    fn directory(&mut self, root: &HostPath, path: &Path) -> io::Result<Option<&OwnedFd>> {
+        let known = self.open.as_ref().is_some_and(|(known, directory, _)| {
+            known == root && directory.as_os_str() == path.as_os_str()
+        });
+        if !known {
+            let opened = open_in(root.as_path(), path)
+                .map(Some)
+                .or_else(absent_as_none)?;
+            self.open = Some((root.clone(), path.to_path_buf(), opened));
+        }
+        Ok(self
+            .open
+            .as_ref()
+            .and_then(|(_, _, opened)| opened.as_ref()))
+    }
 }
 
 fn failed(action: &'static str, path: &HostPath) -> impl FnOnce(io::Error) -> Error {

@@ -36,7 +36,7 @@ use std::path::Path;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use nix::sys::stat::{Mode, fstat};
+use nix::sys::stat::{FileStat, Mode, fstat};
 
 use crate::ids::{CgroupPath, ContainerPath, HostPath, HostPid};
 use crate::plan::Lookup;
@@ -122,8 +122,16 @@ pub fn namespace_roots(mounts: &[CgroupMount]) -> BTreeSet<Hierarchy> {
 pub fn look_up(lookup: &Lookup) -> io::Result<Option<FileFact>> {
     match open_in(lookup.root.as_path(), &lookup.rest) {
         Ok(fd) => file_fact(&fd).map(Some),
-        Err(error) if is_absent(&error) => Ok(None),
-        Err(error) => Err(error),
+        Err(error) => absent_as_none(error),
+    }
+}
+
+/// What is not there is no error.
+fn absent_as_none<T>(error: io::Error) -> io::Result<Option<T>> {
+    if is_absent(&error) {
+        Ok(None)
+    } else {
+        Err(error)
     }
 }
 
@@ -202,15 +210,18 @@ pub(crate) fn resolve_in(root: &Path, path: &ContainerPath) -> ContainerPath {
 }
 
 pub(crate) fn file_fact(fd: &OwnedFd) -> io::Result<FileFact> {
-    let stat = fstat(fd)?;
-    Ok(FileFact {
+    Ok(fact_of(&fstat(fd)?))
+}
+
+fn fact_of(stat: &FileStat) -> FileFact {
+    FileFact {
         id: ObjectId {
             dev: stat.st_dev,
             ino: stat.st_ino,
         },
         size: u64::try_from(stat.st_size).unwrap_or(0),
         mode: stat.st_mode,
-    })
+    }
 }
 
 /// The host name in the UTS namespace that `namespace` (an `ns/uts` file) stands for.

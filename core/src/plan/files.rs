@@ -35,10 +35,10 @@ pub(super) fn check_handed(files: &[FilePlan], findings: &mut Vec<Finding>) {
     }
 }
 
-pub(super) fn lookup(resolved: &Resolved) -> Option<Lookup> {
+pub(super) fn lookup(resolved: &Resolved) -> Option<&Lookup> {
     match resolved {
-        Resolved::Cgroup { lookup, .. } | Resolved::ForeignCgroup { lookup, .. } => lookup.clone(),
-        Resolved::Managed { lookup, .. } | Resolved::Volume { lookup } => Some(lookup.clone()),
+        Resolved::Cgroup { lookup, .. } | Resolved::ForeignCgroup { lookup, .. } => lookup.as_ref(),
+        Resolved::Managed { lookup, .. } | Resolved::Volume { lookup } => Some(lookup),
         Resolved::Foreign { .. } | Resolved::MountGone | Resolved::Same => None,
     }
 }
@@ -50,7 +50,8 @@ pub(super) fn plan(
     resolver: &Resolver<'_>,
     findings: &mut Vec<Finding>,
 ) -> Vec<FilePlan> {
-    let mut plans = Vec::new();
+    // Growing would move all of them again and again, and hold two copies meanwhile.
+    let mut plans = Vec::with_capacity(source.files.len());
     for file in source.files.values() {
         // CRIU restores an unlinked file from the image at its old path; there is nothing to look up.
         if source.remapped.contains(&file.id) {

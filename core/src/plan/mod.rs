@@ -276,7 +276,7 @@ pub fn lookups(source: &Source, target: &Target) -> BTreeSet<Lookup> {
         .values()
         .filter(|file| !source.remapped.contains(&file.id));
     let mut wanted: BTreeSet<Lookup> = files
-        .filter_map(|file| files::lookup(&resolver.resolve(file)))
+        .filter_map(|file| files::lookup(&resolver.resolve(file)).cloned())
         .collect();
     wanted.extend(mounts::lookups(source, target, &resolver));
     wanted.extend(sockets::lookups(source, &resolver));

@@ -1,6 +1,8 @@
 //! What an open file of the old container corresponds to on the node it is restored on.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize, Serializer};
@@ -15,7 +17,7 @@ use crate::target::Target;
 
 /// A path to look up on the node: `rest` below `root`, links resolved inside `root` only (what is below may belong to a
 /// pod).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Lookup {
     /// A path that the runtime or the node itself named.
     pub root: HostPath,
@@ -40,6 +42,31 @@ impl Lookup {
     /// The whole path, as [`Target::files`] is keyed.
     pub fn path(&self) -> HostPath {
         self.root.join(&self.rest)
+    }
+
+    /// What two are compared by: bytes, so that what is in one directory is together.
+    fn key(&self) -> (&HostPath, &[u8]) {
+        (&self.root, self.rest.as_os_str().as_bytes())
+    }
+}
+
+impl PartialEq for Lookup {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Lookup {}
+
+impl PartialOrd for Lookup {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Lookup {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(&other.key())
     }
 }
 
@@ -93,6 +120,8 @@ pub(super) struct Joined<'a> {
     pub(super) mount: &'a Mount,
     /// `None` for a mount CRIU makes itself, `Some(None)` when the new pod has no source for it.
     pub(super) external: Option<Option<HostPath>>,
+    /// Runtime or kubelet write what is on it for each pod.
+    managed: bool,
     cgroup: Option<CgroupView>,
 }
 
@@ -249,7 +278,7 @@ impl<'a> Resolver<'a> {
         match &joined.external {
             None => Resolved::Same,
             Some(None) => Resolved::MountGone,
-            Some(Some(source)) if is_managed(&joined.mount.mount_point, source) => {
+            Some(Some(source)) if joined.managed => {
                 let rest = current_version(rest);
                 let path = joined.mount.mount_point.join(&rest);
                 Resolved::Managed {
@@ -311,6 +340,10 @@ fn join<'a>(
     let Some((hierarchy, old_root)) = old_cgroup_root(source, old_cgroups, mount) else {
         return Joined {
             mount,
+            managed: external
+                .as_ref()
+                .and_then(Option::as_ref)
+                .is_some_and(|source| is_managed(&mount.mount_point, source)),
             external,
             cgroup: None,
         };
@@ -346,6 +379,7 @@ fn join<'a>(
     Joined {
         mount,
         external,
+        managed: false,
         cgroup,
     }
 }
