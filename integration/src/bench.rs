@@ -5,8 +5,15 @@
 //! distribution (order statistics of the differences).
 
 use std::fmt;
+use std::fs;
+use std::time::Duration;
 
+use anyhow::{Context, Result};
+use criu_image::Image;
 use serde::Serialize;
+
+use crate::container::Checkpoint;
+use crate::engine::Engine;
 
 /// Measured values, in one unit.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -211,6 +218,44 @@ impl fmt::Display for Line {
             self.what, self.measured, self.unit, self.limit, self.unit, self.standing
         )
     }
+}
+
+/// What CRIU measured of its own dump, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Freezing {
+    /// Until the tree stood still: CRIU looks at once and then every 100 ms, so this is nearly nothing or a little over 100.
+    pub freezing: f64,
+    /// While it stood still.
+    pub frozen: f64,
+}
+
+impl Freezing {
+    /// Reads `stats-dump` (`stats.proto`: `dump_stats_entry.freezing_time` and `.frozen_time`, in microseconds).
+    pub fn of(engine: &Engine, checkpoint: &Checkpoint) -> Result<Self> {
+        let dirs = [&checkpoint.work, &checkpoint.images];
+        let bytes = dirs
+            .iter()
+            .find_map(|dir| fs::read(engine.node().path(dir).join("stats-dump")).ok())
+            .context("CRIU left no stats-dump")?;
+        let image = Image::detect("stats-dump", bytes)?;
+        let entry = image.only_record()?.message()?;
+        let dump = entry
+            .message(1)
+            .ok()
+            .flatten()
+            .context("stats-dump has no dump in it")?;
+        let field = |number| f64::from(dump.u32(number).unwrap_or(0)) / 1e3;
+        Ok(Self {
+            freezing: field(1),
+            frozen: field(2),
+        })
+    }
+}
+
+/// A time in milliseconds.
+#[must_use]
+pub fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
 }
 
 #[cfg(test)]

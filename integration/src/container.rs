@@ -240,6 +240,17 @@ impl<'e> Container<'e> {
 
     /// Checkpoints it, which ends it, and tells how long the runtime took, measured by the process that called it.
     pub fn checkpoint_timed(&mut self, checkpoint: &Checkpoint) -> Result<Duration> {
+        let took = self.dump_timed(checkpoint, &[])?;
+        self.wait()?;
+        Ok(took)
+    }
+
+    /// The same, and lets it go on.
+    pub fn checkpoint_running_timed(&self, checkpoint: &Checkpoint) -> Result<Duration> {
+        self.dump_timed(checkpoint, &["--leave-running"])
+    }
+
+    fn dump_timed(&self, checkpoint: &Checkpoint, options: &[&str]) -> Result<Duration> {
         let file = format!("{}/took", checkpoint.work);
         let mut command = self.engine.timed_command(&file);
         command.args([
@@ -248,13 +259,12 @@ impl<'e> Container<'e> {
             &checkpoint.images,
             "--work-path",
             &checkpoint.work,
-            &self.id,
         ]);
+        command.args(options).arg(&self.id);
         let output = command.output().context("Start the runtime")?;
         let program = self.engine.runtime().program();
         checked(&output, || format!("{program} checkpoint"))
             .with_context(|| self.criu_errors(checkpoint, "dump.log"))?;
-        self.wait()?;
         micros(&self.engine.node().path(&file))
     }
 

@@ -25,6 +25,22 @@ pub(crate) enum Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Planning and staging of 10,000 and 100,000 open files, and of much memory
+    #[command(disable_help_flag = true)]
+    Plan {
+        /// `cargo xtask bench plan --help` tells
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// A checkpoint on a node with 5,000 cgroups of others in version 1 hierarchies
+    #[command(disable_help_flag = true)]
+    Cgroups {
+        /// `cargo xtask bench cgroups --help` tells
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Move, plan and cgroups, one after the other
+    All,
 }
 
 pub(crate) fn run(bench: Bench) -> Result<()> {
@@ -35,11 +51,28 @@ pub(crate) fn run(bench: Bench) -> Result<()> {
             start("restow-bench-image", &[&restow[..], &args].concat())?
         }
         Bench::Move { args } => start("restow-bench-move", &args)?,
+        Bench::Plan { args } => plan(&args)?,
+        Bench::Cgroups { args } => start("restow-bench-cgroups", &args)?,
+        Bench::All => {
+            let programs = [
+                start("restow-bench-move", &[])?,
+                plan(&[])?,
+                start("restow-bench-cgroups", &[])?,
+            ];
+            programs.iter().all(|held| *held)
+        }
     };
     if !held {
         bail!("A limit is exceeded, or a benchmark failed");
     }
     Ok(())
+}
+
+/// The engine is measured as it is installed, so its benchmark is built for release.
+fn plan(args: &[OsString]) -> Result<bool> {
+    let program = cargo::build_release("restow-integration", "restow-bench-plan")?;
+    let mut command = Command::new(program);
+    Ok(cargo::status(command.args(args), "bench plan")?.success())
 }
 
 /// Builds a program of the integration crate and runs it with the interposer as it is installed; whether it succeeded.

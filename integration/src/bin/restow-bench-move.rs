@@ -7,8 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use criu_image::Image;
-use restow_integration::bench::{Sample, Standing};
+use restow_integration::bench::{Freezing, Sample, Standing, ms};
 use restow_integration::container::Checkpoint;
 use restow_integration::engine::{Engine, Mode, Runtime, Stack};
 use restow_integration::node::CgroupView;
@@ -186,7 +185,7 @@ fn journey(engine: &Engine, way: Way, times: &mut Times) -> Result<()> {
     container.start()?;
     let checkpoint = Checkpoint::new(engine, "bench")?;
     let took = ms(container.checkpoint_timed(&checkpoint)?);
-    let stats = freezing(engine, &checkpoint)?;
+    let stats = Freezing::of(engine, &checkpoint)?;
     times.checkpoint.push(took);
     times.checkpoint_net.push(took - stats.freezing);
     times.frozen.push(stats.frozen);
@@ -203,39 +202,6 @@ fn journey(engine: &Engine, way: Way, times: &mut Times) -> Result<()> {
     let dir = engine.node().path(&checkpoint.images);
     fs::remove_dir_all(dir.parent().context("The images are in no directory")?)
         .context("Remove the checkpoint")
-}
-
-/// What CRIU measured of its own dump, in milliseconds.
-struct Freezing {
-    /// Until the tree stood still.
-    freezing: f64,
-    /// While it stood still.
-    frozen: f64,
-}
-
-/// Reads `stats-dump` (`stats.proto`: `dump_stats_entry.freezing_time` and `.frozen_time`, in microseconds).
-fn freezing(engine: &Engine, checkpoint: &Checkpoint) -> Result<Freezing> {
-    let dirs = [&checkpoint.work, &checkpoint.images];
-    let bytes = dirs
-        .iter()
-        .find_map(|dir| fs::read(engine.node().path(dir).join("stats-dump")).ok())
-        .context("CRIU left no stats-dump")?;
-    let image = Image::detect("stats-dump", bytes)?;
-    let entry = image.only_record()?.message()?;
-    let dump = entry
-        .message(1)
-        .ok()
-        .flatten()
-        .context("stats-dump has no dump in it")?;
-    let field = |number| f64::from(dump.u32(number).unwrap_or(0)) / 1e3;
-    Ok(Freezing {
-        freezing: field(1),
-        frozen: field(2),
-    })
-}
-
-fn ms(time: std::time::Duration) -> f64 {
-    time.as_secs_f64() * 1e3
 }
 
 fn print(suite: Suite, versions: &str, runs: usize, times: &BTreeMap<Way, Times>) {
