@@ -273,6 +273,11 @@ impl<'e> Container<'e> {
         self.dump(checkpoint, &["--leave-running"])
     }
 
+    /// The same, with options of the runtime's `checkpoint`.
+    pub fn checkpoint_running_with(&self, checkpoint: &Checkpoint, options: &[&str]) -> Result<()> {
+        self.dump(checkpoint, &[&["--leave-running"], options].concat())
+    }
+
     fn dump(&self, checkpoint: &Checkpoint, options: &[&str]) -> Result<()> {
         let paths = [
             "--image-path",

@@ -1,6 +1,6 @@
 //! Rules about open and mapped files.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -34,25 +34,21 @@ const KNOWN_MISC: [u32; 2] = [200, 235];
 /// Terminals: virtual and serial ones, `/dev/tty` and its like, pseudo terminals (`criu/tty.c`, `get_tty_driver`).
 const TERMINALS: [u32; 7] = [3, 4, 5, 136, 143, 204, 229];
 
+/// `/dev/tty0`.
+const FOREGROUND_CONSOLE: (u32, u32) = (4, 0);
+
 pub(super) fn check(facts: &Facts, circumstances: &Circumstances, findings: &mut Findings) {
-    let none = Vec::new();
+    let namespaces: BTreeMap<u64, Namespace<'_>> = facts
+        .mounts
+        .iter()
+        .map(|(id, mounts)| (*id, Namespace::of(mounts)))
+        .collect();
+    let unknown = Namespace::of(&[]);
     for task in &facts.tasks {
-        let mounts = task
-            .namespaces
-            .get("mnt")
-            .and_then(|id| facts.mounts.get(id))
-            .unwrap_or(&none);
-        let known: BTreeSet<MountId> = mounts.iter().map(|mount| mount.id).collect();
-        let cgroups: BTreeSet<MountId> = mounts
-            .iter()
-            .filter(|mount| mount.fs_type.starts_with("cgroup"))
-            .map(|mount| mount.id)
-            .collect();
+        let id = task.namespaces.get("mnt");
         let view = View {
             task,
-            mounts,
-            known: &known,
-            cgroups: &cgroups,
+            namespace: id.and_then(|id| namespaces.get(id)).unwrap_or(&unknown),
             restow: circumstances.policy.is_some(),
             free_huge_pages: facts.node.free_huge_pages,
         };
@@ -65,11 +61,49 @@ pub(super) fn check(facts: &Facts, circumstances: &Circumstances, findings: &mut
     }
 }
 
+/// The mounts of a mount namespace.
+struct Namespace<'a> {
+    mounts: &'a [Mount],
+    known: BTreeSet<MountId>,
+    cgroups: BTreeSet<MountId>,
+    over: BTreeMap<MountId, Vec<&'a Path>>,
+}
+
+impl<'a> Namespace<'a> {
+    fn of(mounts: &'a [Mount]) -> Self {
+        let cgroups = mounts
+            .iter()
+            .filter(|mount| mount.fs_type.starts_with("cgroup"));
+        Self {
+            mounts,
+            known: mounts.iter().map(|mount| mount.id).collect(),
+            cgroups: cgroups.map(|mount| mount.id).collect(),
+            over: over(mounts),
+        }
+    }
+}
+
+/// For each mount, the mount points that lie over it: those further down, and later ones at its own place.
+fn over(mounts: &[Mount]) -> BTreeMap<MountId, Vec<&Path>> {
+    let mounts = mounts.iter().enumerate();
+    mounts
+        .clone()
+        .map(|(at, own)| {
+            let over = mounts.clone().filter(|(index, mount)| {
+                let same = mount.mount_point == own.mount_point;
+                mount.mount_point.starts_with(&own.mount_point) && (!same || *index > at)
+            });
+            (
+                own.id,
+                over.map(|(_, mount)| mount.mount_point.as_path()).collect(),
+            )
+        })
+        .collect()
+}
+
 struct View<'a> {
     task: &'a Task,
-    mounts: &'a [Mount],
-    known: &'a BTreeSet<MountId>,
-    cgroups: &'a BTreeSet<MountId>,
+    namespace: &'a Namespace<'a>,
     restow: bool,
     free_huge_pages: u64,
 }
@@ -129,9 +163,11 @@ impl View<'_> {
     }
 
     fn character(&self, file: &OpenFile, major: u32, minor: u32, findings: &mut Findings) {
-        let known = major == MEMORY_DEVICES
-            || TERMINALS.contains(&major)
-            || (major == MISC_DEVICES && KNOWN_MISC.contains(&minor));
+        // CRIU knows no driver of the console that is in front.
+        let known = (major, minor) != FOREGROUND_CONSOLE
+            && (major == MEMORY_DEVICES
+                || TERMINALS.contains(&major)
+                || (major == MISC_DEVICES && KNOWN_MISC.contains(&minor)));
         if known {
             self.place(file, findings);
         } else {
@@ -189,7 +225,7 @@ impl View<'_> {
             Severity::Blocker
         };
         let Some(mount) = file.mnt_id else { return };
-        if !self.known.contains(&mount) {
+        if !self.namespace.known.contains(&mount) {
             let what = if self.restow {
                 "it is on a mount that the container has not got; Restow hands it to CRIU, and at the restore it becomes inert or blocks"
             } else {
@@ -198,7 +234,7 @@ impl View<'_> {
             findings.add(with_restow, Rule::ForeignFile, text, self.here(file), what);
             return;
         }
-        if self.cgroups.contains(&mount) {
+        if self.namespace.cgroups.contains(&mount) {
             if file.lost {
                 let what = if self.restow {
                     "its cgroup was removed; Restow hands it to CRIU, and at the restore it becomes inert or blocks"
@@ -234,17 +270,10 @@ impl View<'_> {
         }
     }
 
-    /// Whether another mount lies over the file: one further down its path, or a later one at its own mount's place.
+    /// Whether another mount lies over the file.
     fn hidden(&self, file: &OpenFile, id: MountId) -> bool {
-        let Some(at) = self.mounts.iter().position(|mount| mount.id == id) else {
-            return false;
-        };
-        let own = &self.mounts[at].mount_point;
-        self.mounts.iter().enumerate().any(|(index, mount)| {
-            let over = &mount.mount_point;
-            let below_own = over.starts_with(own) && (over != own || index > at);
-            index != at && below_own && file.link.starts_with(over)
-        })
+        let over = self.namespace.over.get(&id).into_iter().flatten();
+        over.into_iter().any(|point| file.link.starts_with(point))
     }
 
     fn trigger(&self, file: &OpenFile, findings: &mut Findings) {
@@ -260,6 +289,7 @@ impl View<'_> {
     /// outside of the container then, which only disk file systems are searched for (`criu/fsnotify.c`, `irmap.c`).
     fn watch(&self, file: &OpenFile, watch: (u32, u64), findings: &mut Findings) {
         let mount = self
+            .namespace
             .mounts
             .iter()
             .find(|mount| mount.file == Some(watch) && mount.fs_type == "tmpfs");

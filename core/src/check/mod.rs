@@ -10,6 +10,8 @@ mod rule;
 mod sockets;
 mod tasks;
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 
 use crate::finding::Severity;
@@ -82,7 +84,11 @@ pub enum Verdict {
 
 /// Collects findings; the same object of one rule is told once, with all who have it.
 #[derive(Debug, Default)]
-struct Findings(Vec<Finding>);
+struct Findings {
+    all: Vec<Finding>,
+    /// Where the finding of a rule and object is among them.
+    at: HashMap<(Rule, String), usize>,
+}
 
 /// More who have one object are counted by their first ones only.
 const MOST_PLACES: usize = 1000;
@@ -97,15 +103,18 @@ impl Findings {
         text: impl Into<String>,
     ) {
         let object = object.into();
-        let same = |found: &&mut Finding| found.rule == rule && found.object == object;
-        if let Some(found) = self.0.iter_mut().find(same) {
+        if let Some(found) = self
+            .at
+            .get(&(rule, object.clone()))
+            .and_then(|at| self.all.get_mut(*at))
+        {
             found.severity = found.severity.max(severity);
-            found
-                .places
-                .extend(place.filter(|_| found.places.len() < MOST_PLACES));
+            let room = found.places.len() < MOST_PLACES;
+            found.places.extend(place.filter(|_| room));
             return;
         }
-        self.0.push(Finding {
+        self.at.insert((rule, object.clone()), self.all.len());
+        self.all.push(Finding {
             severity,
             rule,
             object,
@@ -143,7 +152,7 @@ pub fn check(facts: &Facts, circumstances: &Circumstances) -> Vec<Finding> {
     tasks::check(facts, &mut findings);
     files::check(facts, circumstances, &mut findings);
     sockets::check(facts, circumstances, &mut findings);
-    let mut findings = findings.0;
+    let mut findings = findings.all;
     for finding in &mut findings {
         finding.places.sort();
         finding.places.dedup();

@@ -67,15 +67,15 @@ rules! {
     SocketOptions, "socket-options", "blocker",
         "an internet or packet socket with criu before 4.2 on Linux 6.16 or newer, which refuses it SO_PASSCRED",
         "Install criu 4.2 or newer";
-    TcpWaiting, "tcp-waiting", "blocker",
+    TcpWaiting, "tcp-waiting", "blocker; warning with Restow unless restow.dev/tcp is keep or refuse",
         "a listening TCP socket with connections that the program has not accepted",
-        "Try again when it has accepted them, or set tcp-skip-in-flight (runc: --tcp-skip-in-flight), which drops them";
-    TcpEstablished, "tcp-established", "warning; blocker where the policy refuses",
+        "Try again when it has accepted them, or opt in to Restow (restow.dev/enabled), which drops them";
+    TcpEstablished, "tcp-established", "warning; with Restow none when both ends are in the tree, and a blocker when restow.dev/tcp=refuse",
         "a TCP connection: refused without --tcp-established, and elsewhere its peer does not find it",
-        "Let the program reconnect, or dump with --tcp-established and keep the address";
-    ListenAddress, "listen-address", "warning",
+        "Let the program reconnect (restow.dev/tcp=close), or keep the address (restow.dev/tcp=keep); without Restow, checkpoint with --tcp-established";
+    ListenAddress, "listen-address", "warning; none with Restow",
         "a socket bound to an address of this pod or node, which another has not got",
-        "Bind to any address (0.0.0.0, ::), or restore where the address is the same";
+        "Bind to any address (0.0.0.0, ::), opt in to Restow (restow.dev/enabled), or restore where the address is the same";
     UnixOutside, "unix-outside", "blocker; warning for datagrams",
         "a unix socket connected to a process outside of the tree",
         "Close the connection before the checkpoint; for datagrams to a named socket, dump with --ext-unix-sk";

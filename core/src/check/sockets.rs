@@ -6,6 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use super::{
     Circumstances, Facts, FileKind, Findings, InetSocket, OpenFile, Place, Rule, Task, UnixSocket,
 };
+use crate::finding::Severity;
+use crate::policy::Tcp;
 
 /// The kernel's names of the protocols that CRIU dumps (`criu/sockets.c`, `dump_socket`; `criu/sk-inet.c`,
 /// `can_dump_ipproto`).
@@ -107,38 +109,62 @@ fn inet(
     findings: &mut Findings,
 ) {
     let InetSocket { local, remote, .. } = socket;
+    let policy = circumstances.policy.as_ref().map(|policy| policy.tcp);
     if socket.tcp && socket.state == TCP_LISTEN && socket.waiting > 0 {
-        findings.blocker(
+        let (severity, what) = if policy == Some(Tcp::Close) {
+            (Severity::Warning, "they are dropped")
+        } else {
+            (Severity::Blocker, "CRIU cannot carry them along")
+        };
+        let text = format!("{} connections wait to be accepted; {what}", socket.waiting);
+        findings.add(
+            severity,
             Rule::TcpWaiting,
             format!("TCP {local}"),
             place.clone(),
-            format!(
-                "{} connections wait to be accepted, which CRIU cannot carry along",
-                socket.waiting
-            ),
+            text,
         );
     }
     if socket.tcp && ![TCP_CLOSE, TCP_LISTEN].contains(&socket.state) {
-        let what = if inside.contains(remote) {
-            "both ends are in the tree; CRIU refuses it without --tcp-established"
-        } else if circumstances.policy.is_some() {
-            "its peer is outside of the tree, and does not find it in the new pod"
-        } else {
-            "its peer is outside of the tree, and CRIU refuses it without --tcp-established"
+        let (severity, what) = match (policy, inside.contains(remote)) {
+            // Restow has CRIU take it along, and both ends arrive.
+            (Some(_), true) => return,
+            (None, true) => (
+                Severity::Warning,
+                "both ends are in the tree; CRIU refuses it without --tcp-established",
+            ),
+            (None, false) => (
+                Severity::Warning,
+                "its peer is outside of the tree; CRIU refuses it without --tcp-established",
+            ),
+            (Some(Tcp::Close), false) => (
+                Severity::Warning,
+                "its peer is outside of the tree; it ends at the restore",
+            ),
+            (Some(Tcp::Keep), false) => (
+                Severity::Warning,
+                "its peer is outside of the tree; it goes on only where the new pod has this address",
+            ),
+            (Some(Tcp::Refuse), false) => (
+                Severity::Blocker,
+                "its peer is outside of the tree, which restow.dev/tcp=refuse forbids",
+            ),
         };
-        findings.warning(
+        findings.add(
+            severity,
             Rule::TcpEstablished,
             format!("TCP {local} to {remote}"),
             place,
             what,
         );
-    } else if local.port() != 0 && own_address(local.ip()) {
+    } else if policy.is_none() && local.port() != 0 && own_address(local.ip()) {
+        // Restow gives it the new pod's address.
         let protocol = if socket.tcp { "TCP" } else { "UDP" };
         findings.warning(
             Rule::ListenAddress,
             format!("{protocol} {local}"),
             place,
-            "it is bound to an address that the new pod has not got",
+            "it is bound to an address that another pod has not got",
         );
     }
 }

@@ -29,7 +29,13 @@ pub(super) fn check(facts: &Facts, findings: &mut Findings) {
             );
         }
         let root = task.pid == facts.root;
-        if task.state != 'Z' && (task.session == 0 || (root && task.session != task.ns_pid)) {
+        // In a pid namespace of its own, that is what is wrong with it.
+        let same = facts
+            .tasks
+            .first()
+            .is_some_and(|root| root.namespaces.get("pid") == task.namespaces.get("pid"));
+        let astray = task.session == 0 || (root && task.session != task.ns_pid);
+        if task.state != 'Z' && same && astray {
             findings.blocker(
                 Rule::SessionOutside,
                 format!("process {}", task.pid),

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::finding::Severity;
 use crate::ids::{HostPid, MountId};
-use crate::policy::Policy;
+use crate::policy::{Policy, Tcp};
 
 const NET: u64 = 5;
 const MNT: u64 = 4;
@@ -433,6 +433,24 @@ fn connections_inside_and_outside() {
         .filter(|finding| finding.text.contains("both ends"));
     assert_eq!(inside.count(), 2);
     assert_eq!(verdict(&findings), Verdict::Warnings);
+    // Restow takes care of those inside, and of the others as the policy says.
+    for (tcp, severity) in [
+        (Tcp::Close, Severity::Warning),
+        (Tcp::Keep, Severity::Warning),
+        (Tcp::Refuse, Severity::Blocker),
+    ] {
+        let found = only(&facts, &with_tcp(tcp));
+        assert_eq!((found.severity, found.places[0].fd), (severity, Some(5)));
+    }
+}
+
+fn with_tcp(tcp: Tcp) -> Circumstances {
+    Circumstances {
+        policy: Some(Policy {
+            tcp,
+            ..Policy::default()
+        }),
+    }
 }
 
 #[test]
@@ -461,7 +479,10 @@ fn listeners_with_addresses_of_their_own_or_with_connections_that_wait() {
             Rule::ListenAddress
         );
     }
+    assert_eq!(check(&listening("10.0.0.1:80", 0), &restow()), []);
     blocked_by(&listening("0.0.0.0:80", 2), Rule::TcpWaiting);
+    let waiting = only(&listening("0.0.0.0:80", 2), &restow());
+    assert_eq!(waiting.severity, Severity::Warning);
 }
 
 #[test]

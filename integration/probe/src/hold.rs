@@ -65,6 +65,7 @@ fn make(kind: &str, argument: &str) -> Result<()> {
             )
             .map(drop)
         }),
+        "churn" => child_then(|| Ok(()), churn),
         "vfork" => child_then(|| Ok(()), vfork),
         "perf-map" => perf_map(),
         "secret-map" => secret_map(),
@@ -442,7 +443,7 @@ fn node(argument: &str) -> Result<()> {
         return Err("not KIND,MAJOR,MINOR".into());
     };
     let path =
-        CString::new(format!("/tmp/node-{major}-{minor}")).map_err(|error| error.to_string())?;
+        CString::new(format!("/dev/held-{major}-{minor}")).map_err(|error| error.to_string())?;
     // SAFETY: the path is a C string.
     let made = unsafe { libc::mknod(path.as_ptr(), kind | 0o600, libc::makedev(major, minor)) };
     positive("mknod", i64::from(made))?;
@@ -486,6 +487,23 @@ fn overmounted(dir: &str) -> Result<()> {
     };
     positive("mount", i64::from(mounted))?;
     keep(fd)
+}
+
+/// Opens and closes files and makes children that end, for ever.
+fn churn() {
+    loop {
+        let files: Vec<_> = (0..50)
+            .filter_map(|_| open("/probe", libc::O_RDONLY).ok())
+            .collect();
+        // SAFETY: the process has one thread, and the child ends at once.
+        unsafe {
+            match libc::fork() {
+                0 => libc::_exit(0),
+                child => libc::waitpid(child, null_mut(), 0),
+            };
+        }
+        drop(files);
+    }
 }
 
 /// Waits for ever for a child that shares its memory.

@@ -1,7 +1,8 @@
 //! The open files and mappings of a process.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
+use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -9,23 +10,24 @@ use std::path::{Path, PathBuf};
 use super::{statx, vanished};
 use crate::check::{FileKind, Mapping, OpenFile};
 use crate::host::{open_in, parse};
-use crate::ids::HostPid;
+use crate::ids::{HostPid, MountId};
 
-pub(super) fn open_files(pid: HostPid) -> io::Result<Vec<OpenFile>> {
+/// The open files of a process. Thousands are no rarity, so nothing is asked of one that cannot matter: `fdinfo` costs
+/// as much as everything else together.
+pub(super) fn open_files(pid: HostPid, doubtful: &Doubtful) -> io::Result<Vec<OpenFile>> {
+    let dir = File::open(format!("/proc/{pid}/fd"))?;
     let mut files = Vec::new();
     for entry in std::fs::read_dir(format!("/proc/{pid}/fd"))? {
-        let path = match entry {
-            Ok(entry) => entry.path(),
+        let name = match entry {
+            Ok(entry) => entry.file_name(),
             // The process ended.
             Err(error) if vanished(&error) => break,
             Err(error) => return Err(error),
         };
-        let number = path
-            .file_name()
-            .and_then(OsStr::to_str)
-            .and_then(|name| name.parse().ok());
-        let Some(fd) = number else { continue };
-        match open_file(pid, fd, &path) {
+        let Some(fd) = name.to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        match open_file(pid, fd, &dir, &name, doubtful) {
             Ok(file) => files.push(file),
             Err(error) if vanished(&error) => {}
             Err(error) => {
@@ -36,19 +38,26 @@ pub(super) fn open_files(pid: HostPid) -> io::Result<Vec<OpenFile>> {
     Ok(files)
 }
 
-fn open_file(pid: HostPid, fd: u32, path: &Path) -> io::Result<OpenFile> {
-    let link = std::fs::read_link(path)?;
-    let stat = statx::of_path(path)?;
+fn open_file(
+    pid: HostPid,
+    fd: u32,
+    dir: &File,
+    name: &OsStr,
+    doubtful: &Doubtful,
+) -> io::Result<OpenFile> {
+    let link = PathBuf::from(nix::fcntl::readlinkat(dir, name)?);
+    let stat = statx::of_entry(dir, &CString::new(name.as_bytes())?)?;
     let kind = stat.kind();
     let bytes = link.as_os_str().as_bytes();
-    let plain = matches!(kind, FileKind::Socket | FileKind::Pipe);
-    let info = if plain {
-        String::new()
-    } else {
+    let inotify = bytes == b"anon_inode:inotify";
+    let pressure = bytes.windows(8).any(|window| window == b"pressure");
+    let info = if inotify || pressure || doubtful.may_be_locked(&stat) {
         std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}"))?
+    } else {
+        String::new()
     };
     let flags = parse::pos_and_flags(&info).map_or(0, |(_, flags)| flags);
-    let watches = if bytes == b"anon_inode:inotify" {
+    let watches = if inotify {
         parse::watches(&info)
             .into_values()
             .map(|watch| (watch.sdev, watch.ino))
@@ -56,6 +65,7 @@ fn open_file(pid: HostPid, fd: u32, path: &Path) -> io::Result<OpenFile> {
     } else {
         Vec::new()
     };
+    let path = || PathBuf::from(format!("/proc/{pid}/fd/{fd}"));
     Ok(OpenFile {
         fd,
         kind,
@@ -65,14 +75,60 @@ fn open_file(pid: HostPid, fd: u32, path: &Path) -> io::Result<OpenFile> {
         allocated: stat.allocated(),
         writable: flags & libc::O_ACCMODE != libc::O_RDONLY,
         lost: kind == FileKind::Regular && in_cgroup(bytes) && !leads_to(pid, bytes, stat.inode()),
-        huge: bytes.starts_with(b"/memfd:") && statx::on_hugetlbfs(path),
+        huge: bytes.starts_with(b"/memfd:") && statx::on_hugetlbfs(&path()),
         protocol: (kind == FileKind::Socket)
-            .then(|| statx::protocol(path))
+            .then(|| statx::protocol(&path()))
             .flatten(),
         locks: locks(&info),
         watches,
         link,
     })
+}
+
+/// Which files may be locked.
+pub(super) struct Doubtful {
+    /// Inodes in `/proc/locks`; `None` where that does not show all.
+    locked: Option<BTreeSet<u64>>,
+    /// Mounts of which `/proc/locks` has other inodes than `stat(2)`.
+    overlays: BTreeSet<MountId>,
+}
+
+impl Doubtful {
+    /// `overlays` are the mounts of type overlay. Only the node's own pid namespace sees locks whose owner has ended.
+    pub(super) fn new(overlays: BTreeSet<MountId>) -> Self {
+        let link = std::fs::read_link("/proc/self/ns/pid");
+        let all = link.is_ok_and(|link| link == Path::new(INITIAL_PID_NAMESPACE));
+        let text = all.then(|| std::fs::read_to_string("/proc/locks").ok());
+        Self {
+            locked: text.flatten().map(|text| locked_inodes(&text)),
+            overlays,
+        }
+    }
+
+    fn may_be_locked(&self, stat: &statx::Stat) -> bool {
+        let file = [FileKind::Regular, FileKind::Directory].contains(&stat.kind());
+        let listed = match &self.locked {
+            Some(locked) => locked.contains(&stat.inode()),
+            None => true,
+        };
+        let overlay = stat.mount().is_some_and(|id| self.overlays.contains(&id));
+        file && (listed || overlay)
+    }
+}
+
+/// `PROC_PID_INIT_INO` (`include/linux/proc_ns.h`).
+const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
+
+/// `1: FLOCK  ADVISORY  WRITE 1234 00:2b:17 0 EOF` (`proc_locks(5)`): the last part of the sixth field.
+fn locked_inodes(text: &str) -> BTreeSet<u64> {
+    text.lines()
+        .filter_map(|line| {
+            let id = line
+                .split_whitespace()
+                .find(|word| word.matches(':').count() == 2)?;
+            id.rsplit(':').next()?.parse().ok()
+        })
+        .collect()
 }
 
 /// Files of cgroups have names with a dot, or one of the few of version 1 without; which mount it is tells for sure,
@@ -163,6 +219,13 @@ mod tests {
         assert_eq!(name, b"/a b (deleted)");
         assert!(of_interest(name));
         assert!(mapping(b"7f1c3e216000-7f1c3e217000 rw-p 00000000 00:00 0 ").is_none());
+    }
+
+    #[test]
+    fn locked_inodes_are_found_whatever_holds_them() {
+        let text = "1: FLOCK  ADVISORY  WRITE 1234 00:2b:17 0 EOF\n1: -> FLOCK  ADVISORY  WRITE 7 00:2b:18 0 EOF\n\
+                    2: OFDLCK ADVISORY  READ -1 fe:01:4711 0 EOF\n";
+        assert_eq!(locked_inodes(text), BTreeSet::from([17, 18, 4711]));
     }
 
     #[test]

@@ -12,10 +12,11 @@ mod statx;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use super::{cgroup_mounts, cgroups, mountinfo, open_in, parse};
 use crate::check::{Facts, Mount, Task};
-use crate::ids::HostPid;
+use crate::ids::{HostPid, MountId};
 
 pub use node::{node, program_version};
 
@@ -40,8 +41,9 @@ pub fn read(root: HostPid) -> io::Result<Facts> {
     let status = std::fs::read_to_string(format!("/proc/{root}/status"))?;
     let own_pid_namespace = own_pid_namespace(&status);
     let mut tasks = Vec::new();
+    let doubtful = files::Doubtful::new(overlays(root)?);
     for pid in tree(root)? {
-        match task(pid, true) {
+        match task(pid, Some(&doubtful)) {
             Ok(task) => tasks.push(task),
             Err(error) if pid != root && vanished(&error) => {}
             Err(error) => return Err(named(format_args!("process {pid}"), &error)),
@@ -113,7 +115,15 @@ fn tree(root: HostPid) -> io::Result<Vec<HostPid>> {
     Ok(found)
 }
 
-fn task(pid: HostPid, whole: bool) -> io::Result<Task> {
+/// The overlay mounts of the root; a nested mount namespace has copies, whose files are then asked for by inode alone.
+fn overlays(root: HostPid) -> io::Result<BTreeSet<MountId>> {
+    let mounts = mountinfo(root).map_err(|error| named("its mounts", &error))?;
+    let overlays = mounts.iter().filter(|mount| mount.fs_type == "overlay");
+    Ok(overlays.map(|mount| mount.id).collect())
+}
+
+/// Reads a process; with its files, unless `doubtful` is missing.
+fn task(pid: HostPid, doubtful: Option<&files::Doubtful>) -> io::Result<Task> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let number = |name: &str, at: usize| -> Option<i64> {
         field(&status, name)?
@@ -129,9 +139,7 @@ fn task(pid: HostPid, whole: bool) -> io::Result<Task> {
             .parse()
             .ok()
     };
-    let state = field(&status, "State:")
-        .and_then(|text| text.chars().next())
-        .unwrap_or('?');
+    let state = settled(pid, state_in(&status));
     let mut namespaces = BTreeMap::new();
     // A process that has ended has neither namespaces nor files.
     let zombie = state == 'Z' || state == 'X';
@@ -149,10 +157,9 @@ fn task(pid: HostPid, whole: bool) -> io::Result<Task> {
             }
         }
     }
-    let (files, mappings) = if whole && !zombie {
-        (files::open_files(pid)?, files::mappings(pid)?)
-    } else {
-        (Vec::new(), Vec::new())
+    let (files, mappings) = match doubtful {
+        Some(doubtful) if !zombie => (files::open_files(pid, doubtful)?, files::mappings(pid)?),
+        _ => (Vec::new(), Vec::new()),
     };
     Ok(Task {
         pid,
@@ -170,6 +177,24 @@ fn task(pid: HostPid, whole: bool) -> io::Result<Task> {
         files,
         mappings,
     })
+}
+
+fn state_in(status: &str) -> char {
+    let state = field(status, "State:").and_then(|text| text.chars().next());
+    state.unwrap_or('?')
+}
+
+/// Every process is in state D now and then; one that is stuck is so each time it is looked at.
+fn settled(pid: HostPid, mut state: char) -> char {
+    for _ in 0..5 {
+        if state != 'D' {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        state = state_in(&status);
+    }
+    state
 }
 
 /// The number in `mnt:[4026531841]`.
@@ -272,28 +297,32 @@ fn beside(facts: &Facts) -> Vec<Task> {
     found
         .into_iter()
         .filter(|pid| !known.contains(pid))
-        .filter_map(|pid| task(pid, false).ok())
+        .filter_map(|pid| task(pid, None).ok())
         .filter(|task| {
             task.state != 'Z' && task.namespaces.get("pid") == root.namespaces.get("pid")
         })
-        // One that was born after the tree was listed.
-        .filter(|task| !below(task.pid, &known))
+        // One that was born after the tree was listed, or has ended since, is no stranger.
+        .filter(|task| below(task.pid, &known) == Some(false))
         .collect()
 }
 
-fn below(pid: HostPid, tree: &BTreeSet<HostPid>) -> bool {
+/// Whether a process is below one of the tree; `None` when it has ended meanwhile.
+fn below(pid: HostPid, tree: &BTreeSet<HostPid>) -> Option<bool> {
     let parent = |pid: HostPid| -> Option<HostPid> {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         field(&status, "PPid:")?.parse().ok().map(HostPid)
     };
     let mut at = pid;
-    while let Some(next) = parent(at).filter(|next| next.0 > 0) {
+    loop {
+        let next = parent(at)?;
         if tree.contains(&next) {
-            return true;
+            return Some(true);
+        }
+        if next.0 <= 0 {
+            return Some(false);
         }
         at = next;
     }
-    false
 }
 
 fn members(dir: &Path, found: &mut BTreeSet<HostPid>) {

@@ -25,6 +25,11 @@ pub(super) fn of_path(path: &Path) -> io::Result<Stat> {
     )
 }
 
+/// Of an entry of an open directory; follows links.
+pub(super) fn of_entry(dir: &impl AsRawFd, name: &CStr) -> io::Result<Stat> {
+    ask(dir.as_raw_fd(), name, 0)
+}
+
 pub(super) fn of_descriptor(fd: &OwnedFd) -> io::Result<Stat> {
     ask(fd.as_raw_fd(), c"", libc::AT_EMPTY_PATH)
 }
