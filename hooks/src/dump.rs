@@ -18,6 +18,7 @@ use restow::target::TargetMount;
 
 use crate::connections::{self, PodNetwork};
 use crate::operation::Operation;
+use crate::precheck::Precheck;
 use crate::relay::{Answer, Stage};
 use crate::rpc::Notification;
 
@@ -33,6 +34,7 @@ pub struct Dump {
     identity: BTreeMap<String, String>,
     images: OwnedFd,
     journal: Journal,
+    precheck: Precheck,
     unreachable: Vec<ManifestFile>,
     unrecorded: BTreeSet<Hierarchy>,
     tcp: Tcp,
@@ -54,6 +56,7 @@ impl Dump {
         let init = init.ok_or("The request names no process to dump")?;
         // While the container still runs: nothing has happened to it when this says no.
         connections::prepare(&mut operation.request, init, policy.tcp)?;
+        let precheck = Precheck::run(init, policy, &mut operation.journal)?;
         // What an earlier dump into the same directory wrote says nothing about this one.
         match unlinkat(
             &operation.directories.images,
@@ -93,6 +96,7 @@ impl Dump {
                 .journal
                 .try_clone()
                 .map_err(|error| chain(&error))?,
+            precheck,
             unreachable: Vec::new(),
             unrecorded,
             tcp: policy.tcp,
@@ -240,6 +244,8 @@ impl Stage for Dump {
     fn result(&mut self, success: bool, veto: Option<&str>) {
         if let Some(reason) = veto {
             self.journal.refusal(reason);
+        } else if let Some(reason) = self.precheck.reason().filter(|_| !success) {
+            self.journal.refusal(&reason);
         }
         if !success && self.written {
             // Half an image set must not look like a whole one.

@@ -23,6 +23,7 @@ pub mod helper;
 pub mod interpose;
 pub mod operation;
 pub mod peer;
+pub mod precheck;
 pub mod relay;
 pub mod restore;
 pub mod rpc;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
-use restow::check::{self, Circumstances, Facts, Finding, Place, Verdict};
+use restow::check::{self, Circumstances, Facts, Finding, Verdict};
 use restow::finding::Severity;
 use restow::host::record::{self, Container};
 use restow::host::{Bundle, live};
@@ -69,6 +69,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let config = config()?;
     let policy = policy(&config, subject.container.as_ref())?;
     let mut facts = live::read(subject.root).map_err(|error| explain(&error, subject.root))?;
+    live::settle(&mut facts);
     facts.node = live::node(config.criu.as_deref());
     if let Some(container) = &subject.container {
         let version = live::program_version(&program(container.runtime));
@@ -182,11 +183,7 @@ fn text(subject: &Subject, facts: &Facts, findings: &[Finding], style: Style) ->
             finding.rule
         );
         for place in finding.places.iter().take(LISTED) {
-            let _ = writeln!(
-                text,
-                "         {}",
-                visible(&place_text(place, facts.own_pid_namespace))
-            );
+            let _ = writeln!(text, "         {}", visible(&place.to_string()));
         }
         if finding.places.len() > LISTED {
             let _ = writeln!(text, "         and {} more", finding.places.len() - LISTED);
@@ -198,17 +195,6 @@ fn text(subject: &Subject, facts: &Facts, findings: &[Finding], style: Style) ->
     }
     let _ = writeln!(text, "{}", summary(subject, facts, findings, style));
     text
-}
-
-fn place_text(place: &Place, in_container: bool) -> String {
-    let mut text = place
-        .fd
-        .map_or_else(String::new, |fd| format!("fd {fd} of "));
-    let _ = write!(text, "process {} ({}", place.pid, place.command);
-    if in_container {
-        let _ = write!(text, ", {} in the container", place.container_pid);
-    }
-    text + ")"
 }
 
 fn summary(subject: &Subject, facts: &Facts, findings: &[Finding], style: Style) -> String {

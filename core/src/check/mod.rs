@@ -11,6 +11,7 @@ mod sockets;
 mod tasks;
 
 use std::collections::HashMap;
+use std::fmt;
 
 use serde::Serialize;
 
@@ -68,6 +69,34 @@ pub struct Finding {
     pub text: String,
     /// What a user can do; no trailing period.
     pub way_round: String,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(fd) = self.fd {
+            write!(f, "fd {fd} of ")?;
+        }
+        write!(f, "process {} ({}", self.pid, self.command)?;
+        if u32::try_from(self.pid.0) != Ok(self.container_pid) {
+            write!(f, ", {} in the container", self.container_pid)?;
+        }
+        f.write_str(")")
+    }
+}
+
+/// One line: `fd 3 of process 4711 (node, 1 in the container): io_uring: CRIU cannot … [io-uring]. Run the program …`.
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(place) = self.places.first() {
+            write!(f, "{place}")?;
+            match self.places.len() {
+                1 => f.write_str(": ")?,
+                many => write!(f, " and {} more: ", many - 1)?,
+            }
+        }
+        let (object, text, way) = (&self.object, &self.text, &self.way_round);
+        write!(f, "{object}: {text} [{}]. {way}", self.rule)
+    }
 }
 
 /// Whether the tree can be moved.

@@ -115,7 +115,7 @@ rules! {
     Traced, "traced", "blocker",
         "a process under a debugger or tracer, which CRIU cannot seize",
         "Detach strace, gdb or whatever traces it";
-    Namespace, "namespace", "blocker",
+    Namespace, "namespace", "blocker; warning for a network namespace unless the runtime is runc",
         "a process in a namespace of its own below the container's, of a kind that CRIU cannot nest",
         "Run that program in the container's namespaces; only mount namespaces can be nested";
     SessionOutside, "session-outside", "blocker",
@@ -148,6 +148,17 @@ rules! {
     OldRuntime, "old-runtime", "warning; none with Restow",
         "runc before 1.2, which restores a container into the cgroup of the old pod on cgroup v2",
         "Opt in to Restow (restow.dev/enabled), or install runc 1.2 or newer";
+}
+
+impl Rule {
+    /// Whether CRIU refuses what this rule blocks on whatever its options and plugins are, and for as long as the tree is
+    /// as it is. Only such a finding ends a checkpoint before it starts.
+    pub fn certain(self) -> bool {
+        matches!(
+            self,
+            Self::IoUring | Self::AnonymousMapping | Self::SecretMemory | Self::Namespace
+        )
+    }
 }
 
 impl fmt::Display for Rule {

@@ -1,9 +1,11 @@
 //! Rules about processes and their namespaces.
 
+use crate::finding::Severity;
+
 use super::{Facts, Findings, Place, Rule, Task};
 
-/// Namespaces that CRIU knows only once in a tree (`criu/namespaces.c`, `generate_ns_id`; the network namespace is one
-/// because runtimes pass it as external). Mount namespaces nest.
+/// Namespaces that CRIU knows only once in a tree (`criu/namespaces.c`, `generate_ns_id`). There can be a second network
+/// namespace unless the runtime asks CRIU for an empty one, as runc does. Mount namespaces nest.
 const ONCE: [&str; 7] = ["pid", "net", "uts", "ipc", "user", "cgroup", "time"];
 
 pub(super) fn check(facts: &Facts, findings: &mut Findings) {
@@ -88,6 +90,8 @@ pub(super) fn check(facts: &Facts, findings: &mut Findings) {
 }
 
 fn namespaces(root: &Task, facts: &Facts, findings: &mut Findings) {
+    let runtime = facts.node.runtime.as_ref();
+    let under_runc = runtime.is_some_and(|(name, _)| name == "runc");
     for task in &facts.tasks {
         for kind in ONCE {
             let own = task.namespaces.get(kind);
@@ -100,18 +104,24 @@ fn namespaces(root: &Task, facts: &Facts, findings: &mut Findings) {
             if let (Some(own), Some(expected)) = (own, expected)
                 && (own != expected || children.is_some_and(|id| id != expected))
             {
-                findings.blocker(
-                    Rule::Namespace,
-                    format!(
-                        "{kind}:[{}]",
-                        if own == expected {
-                            children.unwrap_or(own)
-                        } else {
-                            own
-                        }
+                let id = if own == expected {
+                    children.unwrap_or(own)
+                } else {
+                    own
+                };
+                let (severity, what) = match kind {
+                    "net" if !under_runc => (
+                        Severity::Warning,
+                        "runc could not have it dumped, and its interfaces are CRIU's to make again",
                     ),
+                    _ => (Severity::Blocker, "CRIU cannot nest it"),
+                };
+                findings.add(
+                    severity,
+                    Rule::Namespace,
+                    format!("{kind}:[{id}]"),
                     Some(Place::of(task, None)),
-                    format!("it is in a {kind} namespace of its own, which CRIU cannot nest"),
+                    format!("it is in a {kind} namespace of its own; {what}"),
                 );
             }
         }

@@ -563,7 +563,10 @@ fn namespaces_of_its_own_but_mounts() {
     };
     let found = blocked_by(&with("uts", 66), Rule::Namespace);
     assert_eq!(found.object, "uts:[66]");
-    blocked_by(&with("net", 66), Rule::Namespace);
+    let mut net = with("net", 66);
+    assert_eq!(only(&net, &stock()).severity, Severity::Warning);
+    net.node.runtime = Some(("runc".into(), [1, 3, 0]));
+    blocked_by(&net, Rule::Namespace);
     // The one that only its children will be in.
     assert_eq!(
         blocked_by(&with("time_for_children", 66), Rule::Namespace).object,

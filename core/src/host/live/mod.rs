@@ -18,7 +18,7 @@ use super::{cgroup_mounts, cgroups, mountinfo, open_in, parse};
 use crate::check::{Facts, Mount, Task};
 use crate::ids::{HostPid, MountId};
 
-pub use node::{node, program_version};
+pub use node::{kernel, node, program_version};
 
 /// Namespaces that matter, by their name in `/proc/<pid>/ns`.
 const NAMESPACES: [&str; 9] = [
@@ -139,7 +139,7 @@ fn task(pid: HostPid, doubtful: Option<&files::Doubtful>) -> io::Result<Task> {
             .parse()
             .ok()
     };
-    let state = settled(pid, state_in(&status));
+    let state = state_in(&status);
     let mut namespaces = BTreeMap::new();
     // A process that has ended has neither namespaces nor files.
     let zombie = state == 'Z' || state == 'X';
@@ -184,17 +184,33 @@ fn state_in(status: &str) -> char {
     state.unwrap_or('?')
 }
 
-/// Every process is in state D now and then; one that is stuck is so each time it is looked at.
-fn settled(pid: HostPid, mut state: char) -> char {
+/// Looks again at processes in state D: every one is so now and then, and one that is stuck is so each time. Takes at
+/// most 50 ms. Those of a frozen cgroup of version 1 are in that state and not stuck.
+pub fn settle(facts: &mut Facts) {
     for _ in 0..5 {
-        if state != 'D' {
-            break;
+        let stuck: Vec<&mut Task> = facts
+            .tasks
+            .iter_mut()
+            .filter(|task| task.state == 'D')
+            .collect();
+        if stuck.is_empty() {
+            return;
         }
         std::thread::sleep(Duration::from_millis(10));
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        state = state_in(&status);
+        for task in stuck {
+            let read = |name: &str| {
+                std::fs::read_to_string(format!("/proc/{}/{name}", task.pid)).unwrap_or_default()
+            };
+            let frozen = ["freezer", "refrigerator"]
+                .iter()
+                .any(|word| read("wchan").contains(word));
+            task.state = if frozen {
+                'S'
+            } else {
+                state_in(&read("status"))
+            };
+        }
     }
-    state
 }
 
 /// The number in `mnt:[4026531841]`.

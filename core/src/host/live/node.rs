@@ -24,15 +24,20 @@ const CAPABILITIES: [(&str, u32); 4] = [
 /// No program needs longer to print its version.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Asks criu for its version and looks at the kernel. `configured` is the node's own choice of a criu.
-pub fn node(configured: Option<&Path>) -> Node {
-    let mut node = Node {
+/// What the kernel and this process can do, without asking criu, which takes milliseconds.
+pub fn kernel() -> Node {
+    Node {
         kernel: version(&kernel_release()).map(|[major, minor, _]| [major, minor]),
         kernel_missing: kernel_missing(),
         capabilities_missing: capabilities_missing(),
         free_huge_pages: free_huge_pages(),
         ..Node::default()
-    };
+    }
+}
+
+/// The same, with the criu that would be used and its version. `configured` is the node's own choice of a criu.
+pub fn node(configured: Option<&Path>) -> Node {
+    let mut node = kernel();
     match RealCriu::find(configured) {
         Ok(real) => {
             match program_version(&real.path) {
