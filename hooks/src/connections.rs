@@ -7,7 +7,7 @@ use restow::chain;
 use restow::finding::list;
 use restow::host::journal::Journal;
 use restow::host::network_lock;
-use restow::host::socket_table::sockets_of;
+use restow::host::socket_table::{end_repair, sockets_of};
 use restow::ids::HostPid;
 use restow::plan::{self, Plan};
 use restow::policy::Tcp;
@@ -131,16 +131,20 @@ impl PodNetwork {
         Ok(self.left_locked)
     }
 
-    /// Unlocks it after the death of criu.
-    ///
-    /// # Errors
-    /// In words.
-    pub fn abandoned(&self) -> Result<(), String> {
-        self.unlock(LockMethod::IPTABLES, None)
-    }
-
     fn unlock(&self, method: LockMethod, run: Option<&str>) -> Result<(), String> {
         network_lock::unlock(&self.namespace, method, run)
             .map_err(|error| format!("the pod's network stays locked as CRIU left it: {error}"))
     }
+}
+
+/// After the death of criu: unlocks the pod's network, and has the connections of the tree below `init`, which goes on, work again.
+///
+/// # Errors
+/// In words.
+pub fn recover(network: Option<&PodNetwork>, init: HostPid) -> Result<(), String> {
+    let repaired = end_repair(init)
+        .map(drop)
+        .map_err(|error| format!("connections stay in repair mode: {error}"));
+    let unlocked = network.map(|network| network.unlock(LockMethod::IPTABLES, None));
+    unlocked.unwrap_or(Ok(())).and(repaired)
 }

@@ -236,7 +236,7 @@ impl Stage for Dump {
     }
 
     fn abandoned(&mut self) {
-        if let Some(Err(reason)) = self.network.as_ref().map(PodNetwork::abandoned) {
+        if let Err(reason) = connections::recover(self.network.as_ref(), self.init) {
             self.journal.line(reason);
         }
     }

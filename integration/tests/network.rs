@@ -736,6 +736,12 @@ fn no_death_leaves_a_network_locked(suite: Suite) -> Result<()> {
         unlocked(&engine, &pod_a)
             .with_context(|| format!("At the checkpoint: {}", victim(relay)))?;
         answers_again(&engine, &format!("{v4}:8001"))?;
+        let said = moves.reports()?[0].socket("pair:")?.said.clone();
+        ensure!(
+            said.ends_with("pong"),
+            "{} and the connection inside says {said:?}",
+            victim(relay)
+        );
     }
     let checkpoint = Checkpoint::new(&engine, "whole")?;
     moves.checkpoint(&checkpoint)?;

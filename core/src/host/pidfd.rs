@@ -1,6 +1,6 @@
 //! A process held by descriptor, so that its number cannot come to mean another one.
 
-// pidfd_open(2) and pidfd_send_signal(2) have no safe wrapper in nix.
+// pidfd_open(2), pidfd_getfd(2) and pidfd_send_signal(2) have no safe wrapper in nix.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -35,6 +35,21 @@ impl PidFd {
         }
         // SAFETY: the kernel has just made it; nobody else owns it.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// One of its descriptors, as another of ours on the same open file description.
+    ///
+    /// # Errors
+    /// When it has no such descriptor, or may not be traced.
+    pub fn descriptor(&self, number: RawFd) -> io::Result<OwnedFd> {
+        // SAFETY: the call takes numbers only.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, self.0.as_raw_fd(), number, 0) };
+        let fd = RawFd::try_from(fd).unwrap_or(-1);
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel has just made it; nobody else owns it.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
     /// Whether it has not ended (a zombie has).

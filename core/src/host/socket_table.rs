@@ -7,7 +7,9 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
-use super::RestoredTree;
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
+
+use super::{PidFd, RestoredTree};
 use crate::finding::Holder;
 use crate::ids::{FileId, HostPid};
 use crate::source::{InetSocket, Protocol, State};
@@ -169,6 +171,34 @@ pub fn sockets_of(init: HostPid) -> io::Result<Vec<InetSocket>> {
         })
     });
     Ok(sockets.collect())
+}
+
+/// Ends the repair mode that a killed criu leaves the TCP connections of a tree in that goes on (`soccr/soccr.c`,
+/// `libsoccr_pause`): the kernel sends nothing on them until then. Returns how many there were.
+///
+/// # Errors
+/// When the tree or its network namespace cannot be read, or a connection cannot be reached.
+pub fn end_repair(init: HostPid) -> io::Result<usize> {
+    let tree = RestoredTree::of(init)?;
+    let mut ended = 0;
+    for socket in sockets_of(init)?
+        .iter()
+        .filter(|socket| socket.connection())
+    {
+        // One descriptor is as good as another.
+        let Some(holder) = socket.holders.first() else {
+            continue;
+        };
+        let (Some(pid), Ok(number)) = (tree.tasks().get(&holder.pid), holder.fd.try_into()) else {
+            continue;
+        };
+        let fd = PidFd::open(pid.0)?.descriptor(number)?;
+        if getsockopt(&fd, sockopt::TcpRepair)? != 0 {
+            setsockopt(&fd, sockopt::TcpRepair, &0)?;
+            ended += 1;
+        }
+    }
+    Ok(ended)
 }
 
 #[cfg(test)]
