@@ -66,6 +66,11 @@ pub(super) fn plan(
                 .clone(),
             holders: source.holders_of(file.id).to_vec(),
         };
+        let hierarchy = resolver.hierarchy_of(file);
+        let mounted = hierarchy.is_none_or(|hierarchy| {
+            let mut mounts = target.cgroup_mounts.iter();
+            mounts.any(|mount| mount.hierarchy == hierarchy)
+        });
         let planned = match resolved {
             Resolved::Cgroup {
                 old,
@@ -81,6 +86,7 @@ pub(super) fn plan(
                     path,
                     lookup,
                     fact,
+                    mounted,
                 };
                 cgroup_file(file, found, policy, object, findings)
             }
@@ -102,6 +108,7 @@ pub(super) fn plan(
                     path: None,
                     lookup,
                     fact,
+                    mounted,
                 };
                 foreign_cgroup_file(file, found, target, policy, object, findings)
             }
@@ -125,6 +132,8 @@ struct CgroupFile {
     path: Option<ContainerPath>,
     lookup: Option<Lookup>,
     fact: Option<Option<FileFact>>,
+    /// The node mounts its hierarchy.
+    mounted: bool,
 }
 
 fn cgroup_file(
@@ -141,6 +150,7 @@ fn cgroup_file(
         path,
         lookup,
         fact,
+        mounted,
     } = found;
     if let (None, Some(lookup), Some(Some(found))) = (&path, &lookup, fact)
         && file.read_only()
@@ -155,6 +165,9 @@ fn cgroup_file(
         });
     }
     let missing = match (&path, fact) {
+        (None, _) if !mounted => Some(format!(
+            "it belongs to {old} in a cgroup hierarchy that this node does not mount"
+        )),
         (None, _) => Some(format!(
             "it belongs to {new}, which the new container's mount does not show"
         )),

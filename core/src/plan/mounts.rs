@@ -140,12 +140,14 @@ fn users(source: &Source, resolver: &Resolver<'_>, mount: MountId) -> Vec<String
         .values()
         .filter(|file| resolver.mount_id_of(file) == Some(mount))
     {
-        users.extend(
-            source
-                .holders_of(file.id)
-                .iter()
-                .map(|holder| format!("{holder} ({})", file.path)),
-        );
+        if !resolver.is_cgroup_file(file) {
+            users.extend(
+                source
+                    .holders_of(file.id)
+                    .iter()
+                    .map(|holder| format!("{holder} ({})", file.path)),
+            );
+        }
         if source.in_use.contains(&file.id) {
             users.push(format!(
                 "a working directory, executable or mapping ({})",

@@ -112,7 +112,8 @@ pub(super) enum Resolved {
 struct CgroupView {
     hierarchy: Hierarchy,
     old_root: CgroupPath,
-    new_root: CgroupPath,
+    /// `None` when the new container has no such mount.
+    new_root: Option<CgroupPath>,
 }
 
 /// One mount of the checkpoint, joined with what the new container has at the same mount point.
@@ -192,6 +193,11 @@ impl<'a> Resolver<'a> {
     pub(super) fn hierarchy_of(&self, file: &OpenFile) -> Option<Hierarchy> {
         let joined = self.mount_of(file.mount?, &file.path)?;
         joined.cgroup.as_ref().map(|view| view.hierarchy.clone())
+    }
+
+    /// Whether a file is one of a cgroup, which has a finding of its own when it is gone.
+    pub(super) fn is_cgroup_file(&self, file: &OpenFile) -> bool {
+        matches!(self.resolve(file), Resolved::Cgroup { .. })
     }
 
     /// The mount a file is really on.
@@ -313,8 +319,9 @@ impl<'a> Resolver<'a> {
             Some(map) => map.map(&old),
             None => (old.clone(), Rule::CgroupShared),
         };
-        let path = new
-            .strip(&view.new_root)
+        let root = view.new_root.as_ref();
+        let path = root
+            .and_then(|root| new.strip(root))
             .map(|rest| mount.mount_point.join(rest));
         let lookup = self.target.cgroup_lookup(&view.hierarchy, &new);
         Resolved::Cgroup {
@@ -351,6 +358,8 @@ fn join<'a>(
     let mapped = maps
         .get(&hierarchy)
         .map_or_else(|| old_root.clone(), |map| map.map(&old_root).0);
+    // The hierarchy of a mount that is gone still says what its files were.
+    let gone = external == Some(None);
     let (external, new_root) = match external {
         // runc (1.1 and 1.3) gives CRIU the cgroups of its own process as sources for the v1 hierarchies, so that the
         // container would see those of the service that runs it. A mount that the runtime made by itself shows what it
@@ -371,7 +380,7 @@ fn join<'a>(
         None if source.private_cgroup_namespace => (None, target.cgroups.get(&hierarchy).cloned()),
         None => (None, Some(old_root.clone())),
     };
-    let cgroup = new_root.map(|new_root| CgroupView {
+    let cgroup = (gone || new_root.is_some()).then_some(CgroupView {
         hierarchy,
         old_root,
         new_root,

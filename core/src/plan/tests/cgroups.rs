@@ -374,3 +374,45 @@ fn a_checkpoint_cannot_fill_the_node_with_cgroups() {
         blockers(&plan)
     );
 }
+
+#[test]
+fn a_file_of_a_hierarchy_that_the_node_has_not_got_blocks_or_becomes_inert() {
+    let pids = Hierarchy("cpu,cpuacct".into());
+    let mut source = source(true);
+    let member = CgroupMember {
+        path: CgroupPath::new(OLD),
+        namespace_root: None,
+    };
+    let sets = source.cgroup_sets.get_mut(&2).unwrap();
+    sets.insert(pids, member);
+    source.mounts.push(Mount {
+        id: MountId(14),
+        mount_point: ContainerPath::new("/sys/fs/cgroup/cpu,cpuacct"),
+        root: ContainerPath::new(OLD),
+        fs: FsType::Cgroup,
+        options: "rw,cpu,cpuacct".into(),
+        ext_key: Some("/sys/fs/cgroup/cpu,cpuacct".into()),
+        ..source.mounts[0].clone()
+    });
+    let path = "/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us";
+    let planned = |policy: &Policy, flags: i32| {
+        let source = with_file(source.clone(), 3, path, 14, |file| file.flags = flags);
+        planned(&source, 0, &[], policy)
+    };
+    let found = blockers(&planned(&Policy::default(), libc::O_RDONLY));
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(
+        found[0].contains("a cgroup hierarchy that this node does not mount"),
+        "{found:?}"
+    );
+
+    let ignore = Policy {
+        cgroup_files: crate::policy::CgroupFiles::Ignore,
+        ..Policy::default()
+    };
+    let plan = planned(&ignore, libc::O_RDONLY);
+    assert_eq!(blockers(&plan), [""; 0]);
+    assert!(plan.files[0].inert());
+    assert_eq!(plan.dropped_mounts, [MountId(14)]);
+    assert_eq!(blockers(&planned(&ignore, libc::O_RDWR)).len(), 1);
+}
