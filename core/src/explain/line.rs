@@ -3,7 +3,10 @@
 //! CRIU writes `(00.002399)    910: Error (criu/files-reg.c:2175): File tmp/w/f has bad size 9 (expect 6)`: seconds since its start, the
 //! process that speaks (when it is not CRIU's first one), the level, the place in CRIU's source, the message (`criu/log.c`). What runs
 //! inside a process writes `pie: 910: Error (criu/pie/parasite.c:588): …`. Before the log is open, and in what a runtime quotes, parts at
-//! the start are missing or others come before; so the level is looked for anywhere.
+//! the start are missing or others come before; so the level is looked for anywhere. runc (>= 1.3) quotes lines inside of its own, with
+//! their numbers: `… msg="350:(00.130283) Error (criu/files-reg.c:1790): …"`.
+
+use std::borrow::Cow;
 
 /// How loud a line is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +66,36 @@ impl<'a> Line<'a> {
     }
 }
 
+/// The line of CRIU's that a line of a runtime's log quotes, or else the line itself.
+pub(super) fn unquoted(text: &str) -> Cow<'_, str> {
+    let marks = ["msg=\"", "\"msg\":\""];
+    let quoted = marks.iter().find_map(|mark| {
+        let (_, rest) = text.split_once(mark)?;
+        let mut line = String::new();
+        let mut characters = rest.chars();
+        loop {
+            match characters.next()? {
+                '"' => return Some(line),
+                '\\' => match characters.next()? {
+                    't' => line.push('\t'),
+                    'n' => return Some(line),
+                    other => line.push(other),
+                },
+                other => line.push(other),
+            }
+        }
+    });
+    match quoted {
+        None => Cow::Borrowed(text),
+        Some(line) => match line.split_once(':') {
+            Some((number, rest)) if number.bytes().all(|b| b.is_ascii_digit()) => {
+                Cow::Owned(rest.to_owned())
+            }
+            _ => Cow::Owned(line),
+        },
+    }
+}
+
 /// What follows `(00.002399)` and the blanks after it.
 fn after_time(text: &str) -> &str {
     let Some(rest) = text.strip_prefix('(') else {
@@ -92,6 +125,18 @@ fn speaker(text: &str) -> (Option<&str>, &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_runtimes_quote_is_taken_off() {
+        let runc =
+            "time=\"2026-11-25T03:05:43Z\" level=warning msg=\"364:(00.1) \\tRPC \\\"x\\\"\"";
+        assert_eq!(unquoted(runc), "(00.1) \tRPC \"x\"");
+        let json = r#"{"level":"error","msg":"criu failed: type NOTIFY errno 0\nlog file: w/dump.log","time":""}"#;
+        assert_eq!(unquoted(json), "criu failed: type NOTIFY errno 0");
+        for plain in ["(00.1) x", "msg=\"no end", "msg=\"\\"] {
+            assert_eq!(unquoted(plain), plain);
+        }
+    }
 
     #[test]
     fn all_forms_of_a_line() {

@@ -236,6 +236,8 @@ impl Reader {
         if text.is_empty() {
             return;
         }
+        let text = line::unquoted(text);
+        let text = text.as_ref();
         let line = Line::parse(text);
         self.is_criu |= line.is_criu;
         match line.level {

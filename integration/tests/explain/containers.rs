@@ -170,6 +170,18 @@ pub(crate) fn a_failed_checkpoint_says_why(suite: Suite) -> Result<()> {
             "{last}"
         );
         line_with(&scene.read("work/restow.log")?, "failed: fd 3 of process ")?;
+        if suite == Suite::Testing {
+            // What these runtimes quote is enough to go by.
+            let quoted = said.replace("(restow)", "");
+            let report = Report::read(quoted.as_bytes())?;
+            let cause = report
+                .decisive()
+                .context("The quoted log is not explained")?;
+            ensure!(
+                cause.cause == "fd-kind-not-supported",
+                "The quoted log is explained as {cause}"
+            );
+        }
         Ok(line.to_owned())
     })
 }
@@ -210,6 +222,39 @@ pub(crate) fn a_failed_restore_says_why(suite: Suite) -> Result<()> {
             }
         };
         Ok(line.to_owned())
+    })
+}
+
+/// Causes that are provoked here and not on the bench.
+pub(crate) const CAUSES: [&str; 2] = ["restow-refused", "runtime-said-no"];
+
+pub(crate) fn a_refusal_and_a_veto_are_told_as_such(suite: Suite) -> Result<()> {
+    on_both_runtimes("refusal and veto", suite, |runtime| {
+        let scene = Scene::new(suite, runtime, &["nothing"])?;
+        // Restow cannot remove it, and says so before CRIU starts.
+        scene.run("mkdir images/source.json")?;
+        scene.failed_checkpoint()?;
+        let report = Report::read(scene.read("work/dump.log")?.as_bytes())?;
+        let refusal = report.decisive().context("The refusal is not found")?;
+        ensure!(
+            refusal.cause == CAUSES[0]
+                && refusal
+                    .meaning
+                    .contains("source.json in the image directory cannot be removed"),
+            "{refusal}"
+        );
+        // It comes into being while CRIU works: Restow vetoes, and CRIU's word for that is a script error.
+        scene.run(&format!(
+            "rmdir images/source.json; mkdir -p /etc/criu; echo action-script {DIR}/make > /etc/criu/default.conf; \
+             printf '#!/bin/sh\\n[ $CRTOOLS_SCRIPT_ACTION != network-lock ] || mkdir {DIR}/images/source.json\\n' > make; chmod +x make"
+        ))?;
+        scene.failed_checkpoint()?;
+        let report = Report::read(scene.read("work/dump.log")?.as_bytes())?;
+        let names: Vec<_> = report.causes.iter().map(|cause| cause.cause).collect();
+        ensure!(names == CAUSES, "{names:?}");
+        let veto = &report.causes[0].meaning;
+        ensure!(veto.contains("source.json cannot be written"), "{veto}");
+        Ok(format!("{refusal}; {veto}"))
     })
 }
 

@@ -9,7 +9,7 @@ pub(super) const CAUSES: &[Cause] = &[
         object: "[{holder}: ]TCP connection",
         meaning: "the process has an established TCP connection, which CRIU saves only when asked to",
         remedy: "checkpoint with --tcp-established (both ends inside, or the address moves with the pod), or have connections closed at \
-                 the restore: --tcp-close, Restow's annotation restow.dev/tcp",
+                 the restore: CRIU's option tcp-close, Restow's annotation restow.dev/tcp",
         ..Cause::NEW
     },
     Cause {
