@@ -7,8 +7,9 @@
 //! * the end of CRIU's log, where those that quote find it, and whoever follows the path reads it first;
 //! * `cr_errmsg` of the result;
 //! * `restow.log`;
-//! * of a checkpoint, the runtime's standard error, which is its caller's: containerd and podman put it into their own error. Of a
-//!   restore it is the container's, whose log is not ours to write to.
+//! * of a checkpoint, the runtime's standard error, which is its caller's: containerd shows the first line of what runc writes
+//!   (`criuError` in its shim), and this is written before runc knows of the failure. Of a restore it is the container's, whose log is
+//!   not ours to write to.
 //!
 //! Nothing is done for an operation that succeeds.
 
