@@ -57,41 +57,46 @@ fn identity_1_the_host_name_is_the_new_pods(suite: Suite) -> Result<()> {
 }
 
 fn identity_2_the_namespaces_are_the_new_sandboxes(suite: Suite) -> Result<()> {
-    compare("Identity 2", Stack::v2(suite), Stock::Right, |engine| {
-        let mut journey = Journey::new(ContainerOptions::new(1));
-        journey.from = journey.from.network();
-        journey.to = journey.to.network();
-        journey.run(engine, |there| {
-            let namespace = |pid: i32, kind: &str| {
-                let link = format!("/proc/{pid}/ns/{kind}");
-                engine
-                    .run("readlink", &[&link])
-                    .map(|text| text.trim().to_owned())
-            };
-            let (sandbox, container) = (there.pod.sandbox().init()?, there.container.init()?);
-            for kind in ["net", "ipc", "uts"] {
+    compare(
+        "Identity 2",
+        Stack::v2(suite),
+        Stock::Right.crun(Stock::Right),
+        |engine| {
+            let mut journey = Journey::new(ContainerOptions::new(1));
+            journey.from = journey.from.network();
+            journey.to = journey.to.network();
+            journey.run(engine, |there| {
+                let namespace = |pid: i32, kind: &str| {
+                    let link = format!("/proc/{pid}/ns/{kind}");
+                    engine
+                        .run("readlink", &[&link])
+                        .map(|text| text.trim().to_owned())
+                };
+                let (sandbox, container) = (there.pod.sandbox().init()?, there.container.init()?);
+                for kind in ["net", "ipc", "uts"] {
+                    ensure!(
+                        namespace(container, kind)? == namespace(sandbox, kind)?,
+                        "its {kind} namespace is not that of pod B's sandbox"
+                    );
+                }
+                for kind in ["mnt", "pid"] {
+                    ensure!(
+                        namespace(container, kind)? != namespace(sandbox, kind)?,
+                        "it shares the sandbox's {kind} namespace"
+                    );
+                }
+                let addresses = there
+                    .container
+                    .exec(&["/probe", "cat", "/proc/net/fib_trie"])?;
+                let [v4, _] = there.pod.addresses();
                 ensure!(
-                    namespace(container, kind)? == namespace(sandbox, kind)?,
-                    "its {kind} namespace is not that of pod B's sandbox"
+                    addresses.contains(&v4),
+                    "it does not see pod B's address {v4}"
                 );
-            }
-            for kind in ["mnt", "pid"] {
-                ensure!(
-                    namespace(container, kind)? != namespace(sandbox, kind)?,
-                    "it shares the sandbox's {kind} namespace"
-                );
-            }
-            let addresses = there
-                .container
-                .exec(&["/probe", "cat", "/proc/net/fib_trie"])?;
-            let [v4, _] = there.pod.addresses();
-            ensure!(
-                addresses.contains(&v4),
-                "it does not see pod B's address {v4}"
-            );
-            Ok("network, IPC and UTS namespaces are those of pod B's sandbox".to_owned())
-        })
-    })
+                Ok("network, IPC and UTS namespaces are those of pod B's sandbox".to_owned())
+            })
+        },
+    )
 }
 
 fn identity_3_logs_exec_kill_and_exit_code_work_in_the_new_pod(suite: Suite) -> Result<()> {

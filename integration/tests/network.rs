@@ -31,6 +31,7 @@ on_both_suites!(
     network_1_unix_sockets_are_there_by_path_and_by_name,
     network_1_udp_sockets_stay_connected,
     network_2_who_has_not_been_accepted_yet_is_no_obstacle,
+    network_3_a_dump_that_locked_with_nftables_moves_too,
     no_death_leaves_a_network_locked,
 );
 
@@ -771,6 +772,38 @@ fn no_death_leaves_a_network_locked(suite: Suite) -> Result<()> {
     Ok(())
 }
 
+fn network_3_a_dump_that_locked_with_nftables_moves_too(suite: Suite) -> Result<()> {
+    let container = ContainerOptions::new(0)
+        .socket("0:pair:{ip4}:8001")
+        .socket("0:full:127.0.0.1:8002");
+    let stock = Stock::Wrong(&["Connected TCP socket"]);
+    inet("Network 3, nftables", suite, stock, |engine| {
+        std::fs::create_dir_all(engine.node().path("/etc/criu"))?;
+        let config = engine.node().path("/etc/criu/default.conf");
+        std::fs::write(config, "network-lock nftables\n")?;
+        journey(container.clone()).run(engine, |there| {
+            check_pair(there, 0)?;
+            let said = &there.reports[0].socket("full:")?.said;
+            ensure!(
+                said.ends_with("intact, pong"),
+                "what was in flight: {said:?}"
+            );
+            unlocked(there.engine, there.pod)?;
+            let images = there
+                .engine
+                .node()
+                .path("/var/lib/kubelet/checkpoints/journey/checkpoint");
+            let inventory = std::fs::read(images.join("inventory.img"))?;
+            // network_lock_method: 1.
+            ensure!(
+                inventory.windows(2).any(|bytes| bytes == [0x58, 1]),
+                "the dump was not locked with nftables"
+            );
+            Ok("connections inside go on, no lock is left".to_owned())
+        })
+    })
+}
+
 /// Compares a scenario with internet sockets, or says by name why that cannot be done here.
 fn inet(
     name: &str,
@@ -780,7 +813,7 @@ fn inet(
 ) -> Result<()> {
     match cannot_dump(suite)? {
         Some(why) => skip(name, Stack::v2(suite), &why),
-        None => compare(name, Stack::v2(suite), stock, run),
+        None => compare(name, Stack::v2(suite), stock.crun(stock), run),
     }
 }
 
