@@ -72,7 +72,9 @@ pub fn gather(source: &Source, target: &mut Target, policy: &Policy) -> Result<(
     }
     // Without one of its own, the container has the runtime's, which is this process's.
     let shared = || (!source.sockets.own_network).then(|| HostPath::new("/proc/self/ns/net"));
-    if let Some(path) = target.network_namespace.clone().or_else(shared) {
+    let sockets = !source.sockets.inet.is_empty() || !source.sockets.unix.is_empty();
+    let namespace = target.network_namespace.clone().or_else(shared);
+    if let Some(path) = namespace.filter(|_| sockets) {
         let failed = || failed("look into the network namespace", &path);
         let namespace = File::open(&path).map_err(failed())?;
         let addresses = network::addresses(&namespace).map_err(failed())?;

@@ -97,7 +97,11 @@ fn try_one(endpoint: &Endpoint) -> io::Result<Trial> {
             peer,
             v6only,
         } => {
-            let fd = inet(*protocol, local, *v6only)?;
+            let fd = match inet(*protocol, local, *v6only) {
+                Ok(fd) => fd,
+                // A family that the kernel has not got.
+                Err(errno) => return Ok(Trial::NotBound(errno as i32)),
+            };
             if let Err(errno) = bind_to(&fd, *local) {
                 return Ok(Trial::NotBound(errno as i32));
             }
@@ -122,7 +126,7 @@ fn try_one(endpoint: &Endpoint) -> io::Result<Trial> {
 }
 
 /// A socket with the options that CRIU sets before it binds one (`criu/sk-inet.c`, `open_inet_sk`, `inet_bind`).
-fn inet(protocol: Protocol, local: &SocketAddr, v6only: bool) -> io::Result<OwnedFd> {
+fn inet(protocol: Protocol, local: &SocketAddr, v6only: bool) -> Result<OwnedFd, Errno> {
     let family = if local.is_ipv4() {
         AddressFamily::Inet
     } else {
