@@ -119,6 +119,8 @@ pub struct ContainerOptions {
     pub privileged: bool,
     /// Read-only root, hardly a capability, seccomp, no new privileges.
     pub hardened: bool,
+    /// More of the environment, `NAME=value`.
+    pub environment: Vec<String>,
     /// The OOM score adjustment, when the spec has one.
     pub oom_score: Option<i32>,
     /// It is in the process namespace of the pod's sandbox, as all of the pod's containers.
@@ -149,6 +151,7 @@ impl ContainerOptions {
             config_maps: Vec::new(),
             privileged: false,
             hardened: false,
+            environment: Vec::new(),
             oom_score: None,
             share_processes: false,
             resources: json!({}),
@@ -244,6 +247,13 @@ impl ContainerOptions {
     #[must_use]
     pub fn config_map(mut self, target: impl Into<String>) -> Self {
         self.config_maps.push(target.into());
+        self
+    }
+
+    /// The same, with a variable in its environment.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push(format!("{name}={value}"));
         self
     }
 
@@ -496,6 +506,9 @@ impl<'e> Pod<'e> {
         });
         if let Some(mounts) = spec["mounts"].as_array_mut() {
             mounts.extend(options.mounts.iter().cloned());
+        }
+        if let Some(environment) = spec["process"]["env"].as_array_mut() {
+            environment.extend(options.environment.iter().map(|text| json!(text)));
         }
         if let Some(score) = options.oom_score {
             spec["process"]["oomScoreAdj"] = json!(score);

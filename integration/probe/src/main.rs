@@ -17,14 +17,14 @@ mod sys;
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::PathBuf;
-use std::process::{Command, ExitCode, ExitStatus};
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use sockets::WantedSocket;
 use sys::Event;
 
 const USAGE: &str = "usage: probe pause | probe cat FILE | probe writable FILE | probe shim PIDFILE RUNTIME [ARG]... | probe time FILE PROGRAM [ARG]... | probe run [--children N] [--open WHO:MODE:OFFSET:PATH]... \
-[--socket PROCESS:KIND:ADDRESS]... [--hold KIND[:ARG]]... [--memory MIB] [--cwd DIR] [--reports DIR] [--exit CODE]
+[--socket PROCESS:KIND:ADDRESS]... [--hold KIND[:ARG]]... [--memory MIB] [--cwd DIR] [--reports DIR] [--exit CODE] [--beside 'PROGRAM ARG...']
      | probe serve ADDRESS | probe ask tcp|udp|unix|unix-dgram|unix-seqpacket ADDRESS
 
 WHO   all (opened by the parent before it forks: one description that all share), each (one each), or the number of a process
@@ -179,6 +179,8 @@ struct Setup {
     memory: usize,
     reports: PathBuf,
     exit: u8,
+    /// A program that the parent starts, with a pipe for its input, and its arguments.
+    beside: Vec<String>,
 }
 
 impl Setup {
@@ -191,6 +193,7 @@ impl Setup {
             memory: 0,
             reports: "/reports".into(),
             exit: 0,
+            beside: Vec::new(),
         };
         let mut args = args.iter();
         while let Some(name) = args.next() {
@@ -217,6 +220,7 @@ impl Setup {
                     setup.exit =
                         u8::try_from(number()?).map_err(|_| format!("{value} is no exit code"))?;
                 }
+                "--beside" => setup.beside = value.split(' ').map(str::to_owned).collect(),
                 _ => return Err(format!("{name} is unknown\n{USAGE}")),
             }
         }
@@ -326,6 +330,15 @@ fn run(setup: &Setup) -> Result<ExitCode, String> {
     }
     // Written to, so that the pages are there; checked at each report.
     let memory: Vec<u8> = (0..setup.memory << 20).map(pattern).collect();
+    // Its input stays open as long as this process runs.
+    let _beside = match setup.beside.split_first() {
+        Some((program, args)) if own == 0 => {
+            let mut command = Command::new(program);
+            let started = command.args(args).stdin(Stdio::piped()).spawn();
+            Some(started.map_err(|error| format!("{program}: {error}"))?)
+        }
+        _ => None,
+    };
     if own == 0 {
         println!("holding {} files", held.len());
     }
