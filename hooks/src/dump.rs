@@ -57,6 +57,11 @@ impl Dump {
         // While the container still runs: nothing has happened to it when this says no.
         connections::prepare(&mut operation.request, init, policy.tcp)?;
         let precheck = Precheck::run(init, policy, &mut operation.journal)?;
+        // A single file that is a mount of its own cannot be found from its file system's root, and CRIU itself tries few
+        // other places (`criu/irmap.c`). Without a path it refuses to dump a watch on it.
+        for path in host::file_mounts(init).unwrap_or_default() {
+            operation.request.try_for_watches(&path);
+        }
         // What an earlier dump into the same directory wrote says nothing about this one.
         match unlinkat(
             &operation.directories.images,

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use criu_image::wire::{Error, Message};
-use restow::ids::{CgroupPath, HostPath};
+use restow::ids::{CgroupPath, ContainerPath, HostPath};
 use restow::source::Hierarchy;
 use restow::target::TargetMount;
 
@@ -43,6 +43,7 @@ mod opts {
     pub(super) const CG_ROOT: u32 = 25;
     pub(super) const INHERIT_FD: u32 = 27;
     pub(super) const MANAGE_CGROUPS_MODE: u32 = 34;
+    pub(super) const IRMAP_SCAN_PATHS: u32 = 36;
     pub(super) const EXTERNAL: u32 = 37;
     pub(super) const JOIN_NS: u32 = 39;
     pub(super) const TCP_SKIP_IN_FLIGHT: u32 = 46;
@@ -276,6 +277,12 @@ impl Request {
         entry.set_bytes(1, key);
         entry.set_i32(2, fd);
         self.opts.push_bytes(opts::INHERIT_FD, entry.encode());
+    }
+
+    /// Has CRIU try this path for a watched object whose path the kernel does not tell.
+    pub fn try_for_watches(&mut self, path: &ContainerPath) {
+        let bytes = path.as_path().as_os_str().as_bytes();
+        self.opts.push_bytes(opts::IRMAP_SCAN_PATHS, bytes);
     }
 
     /// Points CRIU at another image directory.

@@ -13,12 +13,14 @@ use restow_integration::journey::{Arrival, Journey};
 use restow_integration::on_both_suites;
 use restow_integration::pod::ContainerOptions;
 use restow_integration::scenario::{OLD_CGROUP, Stock, compare, fixed_by_runc_1_2};
+use restow_integration::spec::Bind;
 use restow_integration::suite::Suite;
 
 on_both_suites!(
     cgroup_7_a_watch_on_cgroup_events_tells_of_the_new_cgroup,
     mounts_2_an_open_key_is_the_new_pods,
     mounts_3_watches_on_a_config_map_tell_of_the_new_pods,
+    mounts_4_a_watch_on_a_single_file_is_on_the_new_pods,
     mounts_15_fanotify_marks_are_on_the_new_pods_file_and_mount,
 );
 
@@ -181,6 +183,36 @@ fn mounts_15_fanotify_marks_are_on_the_new_pods_file_and_mount(suite: Suite) -> 
                 }
                 there.check_progress()?;
                 Ok("the marks are on pod B's file and mount, and a change is told".to_owned())
+            })
+        },
+    )
+}
+
+fn mounts_4_a_watch_on_a_single_file_is_on_the_new_pods(suite: Suite) -> Result<()> {
+    compare(
+        "Mounts 4",
+        Stack::v2(suite),
+        Stock::Wrong(&["Can't dump that handle"]),
+        |engine| {
+            // On a file system in memory, and at a place that CRIU does not try by itself.
+            let with = |pod: &str| -> Result<ContainerOptions> {
+                let source = format!("/var/lib/kubelet/settings-of-{pod}");
+                fs::write(engine.node().path(&source), format!("of {pod}"))?;
+                Ok(ContainerOptions::new(1)
+                    .bind(Bind::new(source, "/app/settings"))
+                    .open("all:watch:0:/app/settings")
+                    .open("each:watch:0:/etc/hosts"))
+            };
+            let mut journey = Journey::new(with("a")?);
+            journey.container_there = Some(with("b")?);
+            journey.run(engine, |there| {
+                let settings = there.engine.node().path("/var/lib/kubelet/settings-of-b");
+                check_watch(there, "/app/settings", inode(&settings)?)?;
+                let hosts = there.engine.node().path(there.pod.dir()).join("etc-hosts");
+                check_watch(there, "/etc/hosts", inode(&hosts)?)?;
+                fs::write(&settings, "changed")?;
+                check_event(there, "/app/settings")?;
+                Ok("the watches are on pod B's files and tell of a change".to_owned())
             })
         },
     )

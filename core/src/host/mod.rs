@@ -255,6 +255,26 @@ pub fn share_namespace(a: HostPid, b: HostPid, kind: &str) -> io::Result<bool> {
     Ok(link(a)? == link(b)?)
 }
 
+/// Where a process has single files that are mounts of their own, devices and the kernel's files left out.
+///
+/// # Errors
+/// When the process is gone.
+pub fn file_mounts(pid: HostPid) -> io::Result<Vec<ContainerPath>> {
+    /// Nobody's configuration is there.
+    const KERNEL: [&str; 3] = ["/dev", "/proc", "/sys"];
+    let root = format!("/proc/{pid}/root");
+    let mounts = mountinfo(pid)?.into_iter().filter(|mount| {
+        let at = &mount.mount_point;
+        let rest = at.strip_prefix("/").unwrap_or(at);
+        let found = open_in(Path::new(&root), rest).and_then(|fd| file_fact(&fd));
+        !KERNEL.iter().any(|dir| at.starts_with(dir))
+            && found.is_ok_and(|fact| fact.mode & libc::S_IFMT == libc::S_IFREG)
+    });
+    Ok(mounts
+        .map(|mount| ContainerPath::new(&mount.mount_point))
+        .collect())
+}
+
 /// A process's mounts as `source.json` records them, each with the object at its mount point.
 ///
 /// # Errors

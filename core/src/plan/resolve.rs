@@ -137,12 +137,13 @@ pub(super) struct Resolver<'a> {
 }
 
 /// Mount points whose content the runtime or the kubelet writes anew for each container.
-pub(super) const MANAGED: [&str; 5] = [
+pub(super) const MANAGED: [&str; 6] = [
     "/etc/hosts",
     "/etc/hostname",
     "/etc/resolv.conf",
     "/dev/termination-log",
     "/run/.containerenv",
+    "/run/secrets",
 ];
 
 /// Directories below `…/pods/<uid>/volumes/` whose content the kubelet writes.
@@ -431,6 +432,26 @@ fn is_managed(mount_point: &ContainerPath, source: &HostPath) -> bool {
             .iter()
             .any(|volume| source.contains(&format!("/volumes/{volume}/")))
         || is_termination_log(&source)
+        || is_of_containers_storage(&source)
+}
+
+/// What podman and CRI-O write for a container into its `…/overlay-containers/<id>/userdata` (containers/storage), wherever
+/// the container has it: `hosts`, `resolv.conf`, `hostname`, `.containerenv`, `run/secrets`, `secrets`.
+fn is_of_containers_storage(source: &str) -> bool {
+    const WRITTEN: [&str; 6] = [
+        "hosts",
+        "resolv.conf",
+        "hostname",
+        ".containerenv",
+        "secrets",
+        "run",
+    ];
+    let storage = source.split_once("-containers/");
+    let file = storage.and_then(|(_, rest)| rest.split_once("/userdata/"));
+    file.is_some_and(|(id, file)| {
+        let first = file.split('/').next().unwrap_or_default();
+        !id.contains('/') && WRITTEN.contains(&first)
+    })
 }
 
 /// The kubelet writes each version of a projected volume into a directory named after the time, `..2024_05_06_07_08_09.1`,
@@ -490,9 +511,17 @@ mod tests {
             &data,
             &HostPath::new("/var/lib/kubelet/pods/u/volumes/kubernetes.io~secret/key")
         ));
-        assert!(!is_managed(
-            &data,
-            &HostPath::new("/var/lib/kubelet/pods/u/volumes/kubernetes.io~empty-dir/data")
-        ));
+        for written in ["hosts", "run/secrets", "secrets/key"] {
+            let userdata = "/run/containers/storage/overlay-containers/0a1b/userdata";
+            let source = HostPath::new(format!("{userdata}/{written}"));
+            assert!(is_managed(&data, &source), "{source}");
+        }
+        for other in [
+            "/var/lib/kubelet/pods/u/volumes/kubernetes.io~empty-dir/data",
+            "/run/containers/storage/overlay-containers/0a1b/userdata/shm",
+            "/srv/userdata/hosts",
+        ] {
+            assert!(!is_managed(&data, &HostPath::new(other)), "{other}");
+        }
     }
 }
