@@ -25,6 +25,7 @@ use restow::chain;
 use restow::explain::{LOG_AT, Outcome, Report};
 use restow::host::journal::Journal;
 use restow::host::{End, PidFd, kept};
+use restow::ids::HostPid;
 
 use crate::operation::Operation;
 use crate::relay::{Answer, Stage};
@@ -166,11 +167,7 @@ impl<S: Stage> Explained<S> {
     }
 
     fn tell(&mut self, said: &str) {
-        // A log is not trusted, and this goes to terminals.
-        let said: String = said
-            .chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .collect();
+        let said = on_one_line(said);
         self.journal.failure(&said);
         if let Some(caller) = &self.caller {
             say(caller, &format!("restow: {said}\n"));
@@ -217,6 +214,21 @@ fn how(end: Option<End>, with_log: bool) -> String {
     }
 }
 
+/// Says why a checkpoint was refused on the standard error of the runtime, as CRIU's failures are said there.
+pub fn tell_caller_of_dump(kind: Kind, runtime: HostPid, reason: &str) {
+    if kind == Kind::DUMP
+        && let Ok(caller) = PidFd::open(runtime.0)
+    {
+        say(&caller, &format!("restow: {}\n", on_one_line(reason)));
+    }
+}
+
+/// A log or a checkpoint is not trusted, and this goes to terminals.
+fn on_one_line(text: &str) -> String {
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().map(plain).collect()
+}
+
 /// Writes to the caller's standard error, when that does not have to wait for anybody.
 fn say(caller: &PidFd, text: &str) {
     let Ok(stderr) = caller.take(2) else {
@@ -248,6 +260,9 @@ impl<S: Stage> Stage for Explained<S> {
 
     fn result(&mut self, success: bool, veto: Option<&str>) {
         self.inner.result(success, veto);
+        if let (false, Some(reason), Some(caller)) = (success, veto, &self.caller) {
+            say(caller, &format!("restow: {}\n", on_one_line(reason)));
+        }
     }
 
     fn explanation(&mut self, died: bool, end: Option<End>) -> Option<String> {

@@ -9,6 +9,7 @@ use restow::chain;
 use restow::host::Bundle;
 use restow::host::journal::Journal;
 
+use crate::failure;
 use crate::peer::Peer;
 use crate::rpc::{self, Kind, Request};
 use crate::seqpacket::Connection;
@@ -115,6 +116,7 @@ impl Operation {
     /// Refuses the operation: nothing has been started, the client gets a failed result.
     pub fn refuse(&mut self, reason: &str) {
         self.journal.refusal(reason);
+        failure::tell_caller_of_dump(self.kind, self.peer.pid, reason);
         // A client that is gone needs no answer.
         let _ = self.client.send(&rpc::failure(self.kind, reason), &[]);
     }

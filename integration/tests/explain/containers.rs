@@ -154,22 +154,22 @@ fn line_with<'t>(text: &'t str, words: &str) -> Result<&'t str> {
 
 pub(crate) fn a_failed_checkpoint_says_why(suite: Suite) -> Result<()> {
     on_both_runtimes("failed checkpoint", suite, |runtime| {
-        let scene = Scene::new(suite, runtime, &["landlock"])?;
+        let scene = Scene::new(suite, runtime, &["packet-pipe"])?;
         let said = scene.failed_checkpoint()?;
-        let line = line_with(&said, "restow: fd 3 of process ")?;
+        let line = line_with(&said, "restow: fd 4 of process ")?;
         ensure!(
-            line.contains("anon_inode:[landlock-ruleset]: CRIU cannot save"),
+            line.contains(": pipe: the pipe was made with O_DIRECT"),
             "{line}"
         );
-        ensure!(line.contains("[fd-kind-not-supported]; "), "{line}");
-        scene.check_kept(line, "fd-kind-not-supported")?;
+        ensure!(line.contains("[pipe-of-packets]; "), "{line}");
+        scene.check_kept(line, "pipe-of-packets")?;
         let log = scene.read("work/dump.log")?;
         let last = log.lines().last().unwrap_or_default();
         ensure!(
-            last.starts_with("Error (restow): fd 3 of process "),
+            last.starts_with("Error (restow): fd 4 of process "),
             "{last}"
         );
-        line_with(&scene.read("work/restow.log")?, "failed: fd 3 of process ")?;
+        line_with(&scene.read("work/restow.log")?, "failed: fd 4 of process ")?;
         if suite == Suite::Testing {
             // What these runtimes quote is enough to go by.
             let quoted = said.replace("(restow)", "");
@@ -178,7 +178,7 @@ pub(crate) fn a_failed_checkpoint_says_why(suite: Suite) -> Result<()> {
                 .decisive()
                 .context("The quoted log is not explained")?;
             ensure!(
-                cause.cause == "fd-kind-not-supported",
+                cause.cause == "pipe-of-packets",
                 "The quoted log is explained as {cause}"
             );
         }
@@ -233,7 +233,8 @@ pub(crate) fn a_refusal_and_a_veto_are_told_as_such(suite: Suite) -> Result<()> 
         let scene = Scene::new(suite, runtime, &["nothing"])?;
         // Restow cannot remove it, and says so before CRIU starts.
         scene.run("mkdir images/source.json")?;
-        scene.failed_checkpoint()?;
+        let said = scene.failed_checkpoint()?;
+        line_with(&said, "restow: The old source.json in the image directory")?;
         let report = Report::read(scene.read("work/dump.log")?.as_bytes())?;
         let refusal = report.decisive().context("The refusal is not found")?;
         ensure!(
@@ -248,7 +249,8 @@ pub(crate) fn a_refusal_and_a_veto_are_told_as_such(suite: Suite) -> Result<()> 
             "rmdir images/source.json; mkdir -p /etc/criu; echo action-script {DIR}/make > /etc/criu/default.conf; \
              printf '#!/bin/sh\\n[ $CRTOOLS_SCRIPT_ACTION != network-lock ] || mkdir {DIR}/images/source.json\\n' > make; chmod +x make"
         ))?;
-        scene.failed_checkpoint()?;
+        let said = scene.failed_checkpoint()?;
+        line_with(&said, "restow: source.json cannot be written")?;
         let report = Report::read(scene.read("work/dump.log")?.as_bytes())?;
         let names: Vec<_> = report.causes.iter().map(|cause| cause.cause).collect();
         ensure!(names == CAUSES, "{names:?}");
