@@ -5,26 +5,30 @@
 //! the descriptors live in the relay under the numbers they have in the request, and none of them leaks into criu.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use restow::host::detach::detached;
+use restow::host::detach::detached_into;
 
 use crate::seqpacket::{Connection, Received};
 
 /// Starts the helper: `work` runs in it with its end of the connection to criu, and the other end is returned here.
 ///
 /// `keep` lists every descriptor the helper goes on using; it closes all others, among them the container's stdio,
-/// whose readers wait for the end.
+/// whose readers wait for the end. It is in `cgroup`, if one is given and that is possible.
 ///
 /// # Errors
 /// When processes or descriptors run out, or the helper died before it was ready.
-pub fn start(keep: &[RawFd], work: impl FnOnce(Connection)) -> io::Result<OwnedFd> {
+pub fn start(
+    cgroup: Option<BorrowedFd<'_>>,
+    keep: &[RawFd],
+    work: impl FnOnce(Connection),
+) -> io::Result<OwnedFd> {
     let (here, there) = Connection::pair()?;
     let mut kept = keep.to_vec();
     kept.push(there.as_raw_fd());
     // Here it is closed when it has been handed on, so that the helper's death is seen.
     let mut there = Some(there);
-    detached(&kept, || {
+    detached_into(cgroup, &kept, || {
         if let Some(Ok(connection)) = there.take().map(hand_over) {
             work(connection);
         }
@@ -56,7 +60,7 @@ mod tests {
     fn the_helper_owns_its_end_and_what_it_keeps() {
         let kept = File::open("/dev/zero").unwrap();
         let number = kept.as_raw_fd();
-        let criu = start(&[number], |connection| {
+        let criu = start(None, &[number], |connection| {
             let link = std::fs::read_link(format!("/proc/self/fd/{number}")).unwrap_or_default();
             let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
             let _ = connection.send(format!("{} {open}", link.display()).as_bytes(), &[]);

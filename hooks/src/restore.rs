@@ -1,7 +1,8 @@
 //! RESTORE: plan, stage and rewrite the request before the real criu starts; place, verify and clean up from the relay.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsRawFd, RawFd};
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -176,6 +177,23 @@ impl Restore {
             })?;
         }
         Ok(())
+    }
+
+    /// The runtime's cgroup of version 2, for the relay to be born in; `None` when this process is in it as well.
+    pub fn relay_cgroup(runtime: HostPid) -> Option<OwnedFd> {
+        let own = HostPid(nix::unistd::getpid().as_raw());
+        let (own_cgroups, there) = (host::cgroups(own).ok()?, host::cgroups(runtime).ok()?);
+        let path = there.get(&Hierarchy::v2())?;
+        if own_cgroups.get(&Hierarchy::v2()) == Some(path) {
+            return None;
+        }
+        let mounts = host::cgroup_mounts(&host::mountinfo(own).ok()?, &own_cgroups);
+        let node = Target {
+            cgroup_mounts: mounts,
+            ..Target::default()
+        };
+        let dir = node.cgroup_path_on_host(&Hierarchy::v2(), path)?;
+        File::open(dir.as_path()).ok().map(OwnedFd::from)
     }
 
     /// What the relay does first, while criu starts.

@@ -6,7 +6,8 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
-use std::os::fd::RawFd;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid};
@@ -22,6 +23,21 @@ use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid
 /// # Errors
 /// When processes run out.
 pub fn detached(keep: &[RawFd], work: impl FnOnce()) -> io::Result<()> {
+    detached_into(None, keep, work)
+}
+
+/// As [`detached`], in another cgroup of version 2 than this process's, given by its open directory.
+///
+/// To be born there costs nothing; to move there afterwards, the kernel waits 10 to 20 ms for an RCU grace period
+/// (`kernel/cgroup/cgroup.c`, `cgroup_attach_lock`). Where it cannot be born there, it is in this process's.
+///
+/// # Errors
+/// When processes run out.
+pub fn detached_into(
+    cgroup: Option<BorrowedFd<'_>>,
+    keep: &[RawFd],
+    work: impl FnOnce(),
+) -> io::Result<()> {
     // SAFETY: this process has one thread, so the child may do whatever it could.
     match unsafe { fork() }? {
         ForkResult::Parent { child } => match waitpid(child, None)? {
@@ -29,10 +45,9 @@ pub fn detached(keep: &[RawFd], work: impl FnOnce()) -> io::Result<()> {
             _ => Err(io::Error::other("No process could be started")),
         },
         ForkResult::Child => {
-            // SAFETY: as above.
-            match unsafe { fork() } {
-                Ok(ForkResult::Child) => {}
-                Ok(ForkResult::Parent { .. }) => leave(0),
+            match fork_into(cgroup) {
+                Ok(true) => {}
+                Ok(false) => leave(0),
                 Err(_) => leave(1),
             }
             if stand_alone(keep).is_ok() {
@@ -42,6 +57,29 @@ pub fn detached(keep: &[RawFd], work: impl FnOnce()) -> io::Result<()> {
         }
     }
 }
+
+/// Forks, into a cgroup where that is possible; `true` in the child. This process must have one thread.
+fn fork_into(cgroup: Option<BorrowedFd<'_>>) -> io::Result<bool> {
+    if let Some(cgroup) = cgroup {
+        // SAFETY: all of it is numbers, and zero is what is not asked for.
+        let mut args: libc::clone_args = unsafe { MaybeUninit::zeroed().assume_init() };
+        args.flags = CLONE_INTO_CGROUP;
+        args.exit_signal = u64::from(libc::SIGCHLD.cast_unsigned());
+        args.cgroup = u64::from(cgroup.as_raw_fd().cast_unsigned());
+        // SAFETY: without CLONE_VM this is fork(2), of a process with one thread. What the C library does besides is for
+        // locks of other threads, and for the thread's number, by which nothing here goes.
+        match unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of_val(&args)) } {
+            0 => return Ok(true),
+            child if child > 0 => return Ok(false),
+            _ => {}
+        }
+    }
+    // SAFETY: as above.
+    Ok(matches!(unsafe { fork() }?, ForkResult::Child))
+}
+
+/// `include/uapi/linux/sched.h`.
+const CLONE_INTO_CGROUP: u64 = 1 << 33;
 
 /// Ends this process without running destructors or exit handlers that belong to the process it was forked from.
 fn leave(status: i32) -> ! {
