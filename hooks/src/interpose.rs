@@ -168,7 +168,6 @@ fn work(args: &[OsString], real: &RealCriu, client: Connection, asked: Asked) ->
                 real,
                 &mut operation,
                 stage,
-                None,
                 &fds,
                 |_, _| {},
                 |_| Ok(()),
@@ -177,13 +176,11 @@ fn work(args: &[OsString], real: &RealCriu, client: Connection, asked: Asked) ->
         _ => {
             let stage = Restore::prepare(&mut operation, &policy)?;
             let fds = stage.descriptors();
-            let relay_cgroup = Restore::relay_cgroup(operation.peer.pid);
             launch(
                 args,
                 real,
                 &mut operation,
                 stage,
-                relay_cgroup,
                 &fds,
                 Restore::begin,
                 Restore::enter_cgroup,
@@ -203,7 +200,6 @@ fn launch<S: Stage>(
     real: &RealCriu,
     operation: &mut Operation,
     stage: S,
-    relay_cgroup: Option<OwnedFd>,
     stage_fds: &[RawFd],
     begin: impl FnOnce(&mut S, HostPid),
     enter: impl FnOnce(&S) -> Result<(), String>,
@@ -232,6 +228,7 @@ fn launch<S: Stage>(
         }
     };
     keep.push(criu_process.as_fd().as_raw_fd());
+    let relay_cgroup = Restore::relay_cgroup(operation.peer.pid);
     let criu = helper::start(relay_cgroup.as_ref().map(AsFd::as_fd), &keep, |criu| {
         // If it cannot be sent, criu reads the end and leaves, and the relay says so.
         let _ = criu.send(&request, &[]);
