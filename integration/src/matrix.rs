@@ -290,8 +290,10 @@ fn is_word(c: char) -> bool {
 
 /// Whether a word is an id or a number that is another one in the next run.
 fn changes(word: &str) -> bool {
+    // The name of a node.
     let bare = word
-        .strip_prefix("pod")
+        .strip_prefix("restow-")
+        .or_else(|| word.strip_prefix("pod"))
         .or_else(|| word.strip_prefix("0x"))
         .unwrap_or(word);
     let hex = bare
@@ -396,6 +398,10 @@ mod tests {
         assert_eq!(
             normal("mnt: No mapping for 158:(null) mountpoint", None),
             "mnt: No mapping for …:(null) mountpoint"
+        );
+        assert_eq!(
+            normal("Read /sys/fs/cgroup/unified/restow-29739-10/kubepods", None),
+            "Read /sys/fs/cgroup/unified/…/kubepods"
         );
         assert_eq!(
             normal("the cgroup of pod A has come back", None),
