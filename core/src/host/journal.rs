@@ -1,7 +1,7 @@
 //! What operators read: `restow.log` beside CRIU's log, and a line in CRIU's log itself where a runtime quotes it.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -60,14 +60,6 @@ impl Journal {
             .collect()
     }
 
-    /// Writes a file beside the logs so that it is there whole or not at all.
-    ///
-    /// # Errors
-    /// When the directory cannot be written.
-    pub fn attach(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        replace(self.work_dir.as_fd(), name, bytes)
-    }
-
     /// Writes the plan beside the logs, also one that is not carried out.
     pub fn plan(&mut self, plan: &Plan) {
         self.attach_json(PLAN, plan);
@@ -79,8 +71,10 @@ impl Journal {
     }
 
     fn attach_json(&mut self, name: &str, value: &impl Serialize) {
-        let written = serde_json::to_vec_pretty(value).map_err(io::Error::from);
-        if let Err(error) = written.and_then(|bytes| self.attach(name, &bytes)) {
+        let written = replace_with(self.work_dir.as_fd(), name, |file| {
+            Ok(serde_json::to_writer_pretty(file, value)?)
+        });
+        if let Err(error) = written {
             self.line(format_args!("{name} cannot be written: {error}"));
         }
     }
@@ -154,6 +148,15 @@ fn append(dir: &OwnedFd, name: &str) -> Option<File> {
 /// # Errors
 /// When the directory cannot be written.
 pub fn replace(dir: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> io::Result<()> {
+    replace_with(dir, name, |file| file.write_all(bytes))
+}
+
+/// The same, with the content as it comes: a plan of many files is much larger than what it is made from.
+fn replace_with(
+    dir: BorrowedFd<'_>,
+    name: &str,
+    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> io::Result<()> {
     let temporary = format!(".{name}.{}", std::process::id());
     let flags =
         OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -163,8 +166,9 @@ pub fn replace(dir: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> io::Result<()> 
         flags,
         Mode::from_bits_truncate(0o600),
     )?;
-    let written = File::from(file)
-        .write_all(bytes)
+    let mut file = BufWriter::new(File::from(file));
+    let written = write(&mut file)
+        .and_then(|()| file.flush())
         .and_then(|()| Ok(renameat(dir, temporary.as_str(), dir, name)?));
     if written.is_err() {
         let _ = unlinkat(dir, temporary.as_str(), UnlinkatFlags::NoRemoveDir);
