@@ -290,10 +290,12 @@ fn is_word(c: char) -> bool {
 
 /// Whether a word is an id or a number that is another one in the next run.
 fn changes(word: &str) -> bool {
-    // The name of a node.
+    let node = word.strip_prefix("restow-");
+    if node.is_some_and(|rest| rest.chars().all(|c| c.is_ascii_digit() || c == '-')) {
+        return true;
+    }
     let bare = word
-        .strip_prefix("restow-")
-        .or_else(|| word.strip_prefix("pod"))
+        .strip_prefix("pod")
         .or_else(|| word.strip_prefix("0x"))
         .unwrap_or(word);
     let hex = bare
@@ -351,7 +353,7 @@ mod tests {
                 Mode::Restow,
                 Outcome::Skipped("no such host".into()),
             ),
-            entry("Trees 1", Mode::Restow, Outcome::Right("fine".into())),
+            entry("Something 1", Mode::Restow, Outcome::Right("fine".into())),
         ]
     }
 
@@ -400,7 +402,7 @@ mod tests {
             "mnt: No mapping for …:(null) mountpoint"
         );
         assert_eq!(
-            normal("Read /sys/fs/cgroup/unified/restow-29739-10/kubepods", None),
+            normal("Read /sys/fs/cgroup/unified/restow-8933-6/kubepods", None),
             "Read /sys/fs/cgroup/unified/…/kubepods"
         );
         assert_eq!(

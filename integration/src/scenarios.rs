@@ -154,7 +154,7 @@ mod tests {
             name(0, 7, "host namespace")
         );
         assert_eq!(Name::parse("Mounts 12 (unlinked)"), name(1, 12, "unlinked"));
-        for other in ["Trees 1", "Cgroup 99", "Cgroup", "Cgroup x"] {
+        for other in ["Something 1", "Cgroup 99", "Cgroup", "Cgroup x"] {
             assert_eq!(Name::parse(other), name(AREAS.len(), 0, other));
         }
     }
