@@ -116,6 +116,12 @@ pub fn innermost_pid(status: &str) -> Option<NsPid> {
     line.split_whitespace().last()?.parse().ok().map(NsPid)
 }
 
+/// Whether a process has ended and only waits for its parent, from `/proc/<pid>/status` (`State`).
+pub fn ended(status: &str) -> bool {
+    let state = status.lines().find_map(|line| line.strip_prefix("State:"));
+    state.is_some_and(|state| state.trim_start().starts_with(['Z', 'X']))
+}
+
 /// Offset and `open(2)` flags in `/proc/<pid>/fdinfo/<fd>` (`proc_pid_fdinfo(5)`).
 pub fn pos_and_flags(fdinfo: &str) -> Option<(u64, i32)> {
     let field = |name: &str| {
@@ -277,6 +283,12 @@ mod tests {
             ino: 0x4_f969,
         };
         assert_eq!(marks(text), BTreeMap::from([(0, object)]));
+    }
+
+    #[test]
+    fn a_zombie_has_ended() {
+        assert!(ended("Name:\tx\nState:\tZ (zombie)\n"));
+        assert!(!ended("Name:\tZ\nState:\tS (sleeping)\n"));
     }
 
     #[test]

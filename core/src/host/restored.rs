@@ -43,7 +43,8 @@ impl RestoredTree {
                 Err(_) if pid != init => continue,
                 Err(error) => return Err(error),
             };
-            if let Some(ns_pid) = parse::innermost_pid(&status) {
+            // One that has ended and is not buried has nothing any more, and its cgroups of version 1 are the roots.
+            if let Some(ns_pid) = parse::innermost_pid(&status).filter(|_| !parse::ended(&status)) {
                 tasks.insert(ns_pid, pid);
             }
             for thread in std::fs::read_dir(format!("/proc/{pid}/task"))?.flatten() {
