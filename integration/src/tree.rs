@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -213,7 +213,13 @@ pub struct Tree<'e> {
     pub pid: i32,
 }
 
-impl Tree<'_> {
+impl<'e> Tree<'e> {
+    /// One that was started otherwise.
+    #[must_use]
+    pub fn of(engine: &'e Engine, pid: i32) -> Self {
+        Self { engine, pid }
+    }
+
     /// What each process reports, the parent first; an error when one does not.
     pub fn reports(&self) -> Result<Vec<Report>> {
         let dir = self.engine.node().path(format!("{PLACE}/reports"));
@@ -448,12 +454,4 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> Result<
         }
         thread::sleep(Duration::from_millis(5));
     }
-}
-
-/// Nothing to read, nothing to say.
-pub fn quiet(command: &mut Command) -> &mut Command {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
 }

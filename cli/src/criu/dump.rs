@@ -16,7 +16,7 @@ use restow::source::{Manifest, ManifestFile};
 
 use super::Call;
 use super::companion::{self, Next, Work};
-use super::setup::{Setup, option, standard_error};
+use super::setup::{Setup, option, standard_error, with_script};
 
 /// A dump under way.
 struct Dump {
@@ -58,7 +58,6 @@ pub(super) fn prepare(setup: &Setup) -> Result<Call, String> {
     for file in &unreachable {
         more.extend(option("external", file.key()));
     }
-    more.extend(option("action-script", this));
     let images = setup.images.try_clone();
     let mut work = Dump {
         init,
@@ -74,7 +73,7 @@ pub(super) fn prepare(setup: &Setup) -> Result<Call, String> {
     let companion = companion::start(&keep, &mut work)
         .map_err(|error| format!("The companion process cannot be started: {error}"))?;
     Ok(Call {
-        words: line.with(more),
+        words: with_script(line.with(more), &this),
         companion: Some(companion),
     })
 }

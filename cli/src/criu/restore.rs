@@ -22,7 +22,7 @@ use restow::verify::{Restored, verify};
 use super::Call;
 use super::companion::{self, Next, Work};
 use super::options::CommandLine;
-use super::setup::{Setup, option, standard_error};
+use super::setup::{Setup, option, standard_error, with_script};
 
 /// A restore under way.
 struct Restore {
@@ -33,6 +33,10 @@ struct Restore {
     stderr: Option<File>,
     /// What criu has restored so far, while it may not go on alone.
     restored: Vec<PidFd>,
+    /// The processes of a tree that shares criu's pid namespace: they get the numbers they had.
+    numbers: Vec<HostPid>,
+    /// When this process was started, which becomes criu.
+    since: u64,
 }
 
 /// Plans and stages the restore and brings this process to where criu is to be; returns the call of criu.
@@ -64,7 +68,18 @@ pub(super) fn prepare(setup: &Setup) -> Result<Call, String> {
         let reason = finding::list("The restore is not possible", plan.blockers());
         return Err(refuse(&mut journal, &reason));
     }
-    launch(setup, &images, target, plan, journal)
+    let numbers = numbers(&source);
+    launch(setup, &images, target, plan, numbers, journal)
+}
+
+/// The numbers that the tree's processes get, when they are known: the first process of a pid namespace is number 1.
+fn numbers(source: &Source) -> Vec<HostPid> {
+    let pids = source.tasks.iter().map(|task| task.pid.0);
+    if pids.clone().next() == Some(1) {
+        return Vec::new();
+    }
+    pids.filter_map(|pid| i32::try_from(pid).ok().map(HostPid))
+        .collect()
 }
 
 fn refuse(journal: &mut Journal, reason: &str) -> String {
@@ -78,6 +93,7 @@ fn launch(
     images: &ImageDir,
     target: Target,
     plan: Plan,
+    numbers: Vec<HostPid>,
     mut journal: Journal,
 ) -> Result<Call, String> {
     let this = std::env::current_exe()
@@ -104,7 +120,6 @@ fn launch(
         // Logs stay where they are without us.
         more.extend(option("work-dir", &setup.images_path));
     }
-    more.extend(option("action-script", this));
     if !setup.line.has("manage-cgroups") {
         more.push("--manage-cgroups=ignore".into());
     }
@@ -119,6 +134,8 @@ fn launch(
         journal,
         stderr: standard_error(),
         restored: Vec::new(),
+        numbers,
+        since: host::start_time(HostPid(nix::unistd::getpid().as_raw())).unwrap_or(u64::MAX),
     };
     let keep = work.descriptors();
     let companion = match companion::start(&keep, &mut work) {
@@ -137,7 +154,7 @@ fn launch(
         .into_iter()
         .for_each(|file| std::mem::forget(file.fd));
     // Dropping the staging directory's lock here would unlock it in the companion too.
-    let words = setup.line.with(more);
+    let words = with_script(setup.line.with(more), &this);
     std::mem::forget(work);
     Ok(Call {
         words,
@@ -244,14 +261,22 @@ impl Work for Restore {
     }
 
     fn gone(&mut self) {
-        // criu kills what it could not restore whole, unless it was killed itself.
-        let left = self.restored.iter().filter(|task| task.kill().is_ok());
-        match left.count() {
-            0 => self.journal.line("not restored"),
-            left => self.journal.line(format_args!(
-                "criu is gone before it was done: {left} processes it had restored so far were killed"
-            )),
-        }
+        // criu kills what it could not restore whole, unless it was killed itself. Before the first stage that names a
+        // process, those are known by their numbers; who had one of them before criu came is a stranger.
+        let newer = |pid: &&HostPid| host::start_time(**pid).is_ok_and(|start| start >= self.since);
+        let known = self.numbers.iter().filter(newer);
+        let known: Vec<PidFd> = known.filter_map(|pid| PidFd::open(pid.0).ok()).collect();
+        self.restored.extend(known);
+        let killed = self
+            .restored
+            .iter()
+            .filter(|task| task.kill().is_ok())
+            .count();
+        self.journal.line(if killed == 0 {
+            "not restored"
+        } else {
+            "criu is gone before it was done: what it had restored so far was killed"
+        });
         cgroup::remove_sub_cgroups(&self.plan.cgroup, &self.target);
         self.clean_up();
     }

@@ -152,6 +152,13 @@ pub(super) fn option(name: &str, value: impl AsRef<OsStr>) -> [OsString; 2] {
     [format!("--{name}").into(), value.as_ref().to_owned()]
 }
 
+/// criu's words with our action script before all others: criu runs the one that was named last first
+/// (`criu/action-scripts.c`, `add_script`), and we want to see what the user's have done.
+pub(super) fn with_script(mut words: Vec<OsString>, script: &Path) -> Vec<OsString> {
+    words.splice(0..0, option("action-script", script));
+    words
+}
+
 /// A descriptor for what the companion has to tell the user.
 pub(super) fn standard_error() -> Option<File> {
     use std::os::fd::AsFd;

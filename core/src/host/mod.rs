@@ -72,6 +72,15 @@ pub fn cgroups(pid: HostPid) -> io::Result<BTreeMap<Hierarchy, CgroupPath>> {
     ))?))
 }
 
+/// When a process was started, in clock ticks since boot.
+///
+/// # Errors
+/// When the process is gone.
+pub fn start_time(pid: HostPid) -> io::Result<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    parse::start_time(&stat).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+}
+
 /// The cgroup file systems among `mounts`, for the given hierarchies.
 pub fn cgroup_mounts(
     mounts: &[MountInfo],

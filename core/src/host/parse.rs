@@ -168,6 +168,13 @@ pub fn marks(fdinfo: &str) -> BTreeMap<u32, WatchedObject> {
     (0..).zip(found).collect()
 }
 
+/// When a process was started, in clock ticks since boot, from `/proc/<pid>/stat` (`proc_pid_stat(5)`).
+pub fn start_time(stat: &str) -> Option<u64> {
+    // The name in parentheses may hold anything; the 22nd field is the 20th behind it.
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(19)?.parse().ok()
+}
+
 /// The processes in `/proc/<pid>/task/<tid>/children`.
 pub fn children(text: &str) -> impl Iterator<Item = HostPid> + '_ {
     text.split_whitespace()
@@ -289,6 +296,13 @@ mod tests {
     fn a_zombie_has_ended() {
         assert!(ended("Name:\tx\nState:\tZ (zombie)\n"));
         assert!(!ended("Name:\tZ\nState:\tS (sleeping)\n"));
+    }
+
+    #[test]
+    fn the_start_time_is_found_behind_any_name() {
+        let stat = "7 (a) b) (c) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 12 13";
+        assert_eq!(start_time(stat), Some(4711));
+        assert_eq!(start_time("7 (a) S 1"), None);
     }
 
     #[test]
