@@ -62,6 +62,8 @@ impl Dump {
         for path in host::file_mounts(init).unwrap_or_default() {
             operation.request.try_for_watches(&path);
         }
+        // Without locks it changes nothing; with them CRIU would refuse. They may be taken until the tree is frozen.
+        operation.request.keep_file_locks();
         // What an earlier dump into the same directory wrote says nothing about this one.
         match unlinkat(
             &operation.directories.images,

@@ -121,6 +121,10 @@ impl Restore {
                     .set_external_mount(&mount.key, &mount.source);
             }
         }
+        if source.file_locks {
+            // Without, CRIU would silently leave them out (`criu/file-lock.c`, `prepare_file_locks`).
+            operation.request.keep_file_locks();
+        }
         let locked = Locked::by(&plan, &target, &mut operation.journal);
         if plan.sockets.tcp_close {
             operation.request.close_connections();

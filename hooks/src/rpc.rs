@@ -36,6 +36,7 @@ mod opts {
     pub(super) const PID: u32 = 2;
     pub(super) const LEAVE_RUNNING: u32 = 3;
     pub(super) const TCP_ESTABLISHED: u32 = 5;
+    pub(super) const FILE_LOCKS: u32 = 8;
     pub(super) const LOG_FILE: u32 = 10;
     pub(super) const NOTIFY_SCRIPTS: u32 = 12;
     pub(super) const WORK_DIR_FD: u32 = 17;
@@ -208,6 +209,11 @@ impl Request {
     /// Lets CRIU go on when somebody is connecting to a listening socket (`--tcp-skip-in-flight`).
     pub fn skip_connecting(&mut self) {
         self.opts.set_bool(opts::TCP_SKIP_IN_FLIGHT, true);
+    }
+
+    /// Has CRIU dump locks and leases on files, or take them again (`--file-locks`).
+    pub fn keep_file_locks(&mut self) {
+        self.opts.set_bool(opts::FILE_LOCKS, true);
     }
 
     /// Has CRIU dump or restore TCP connections with what is in their queues, whatever the client said of them.

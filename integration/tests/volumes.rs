@@ -15,6 +15,7 @@ use restow_integration::suite::Suite;
 on_both_suites!(
     mounts_5_the_termination_log_is_the_new_pods,
     mounts_6_a_volume_comes_from_its_new_source,
+    mounts_6_a_log_goes_on_at_the_end_of_the_new_volumes,
     mounts_7_a_sub_path_file_is_the_new_pods,
     mounts_8_nested_and_reordered_mounts_are_joined_by_mount_point,
     mounts_12_an_unlinked_file_on_a_volume_moves_with_its_content,
@@ -111,6 +112,42 @@ fn mounts_6_a_volume_comes_from_its_new_source(suite: Suite) -> Result<()> {
             })
         },
     )
+}
+
+fn mounts_6_a_log_goes_on_at_the_end_of_the_new_volumes(suite: Suite) -> Result<()> {
+    const SIZE: &str = "has bad size";
+    for log_of_b in ["b", "the log of pod B, longer than the one of pod A"] {
+        compare(
+            &format!("Mounts 6 (log of {} bytes)", log_of_b.len()),
+            Stack::v2(suite),
+            Stock::Wrong(&[SIZE]),
+            |engine| {
+                let with = |volume: String| {
+                    ContainerOptions::new(1)
+                        .bind(Bind::new(volume, "/volume"))
+                        .open("all:log:0:/volume/data")
+                        .open("each:rlog:0:/volume/data")
+                };
+                let mut journey = Journey::new(with(volume(engine, "of-a", "the log of A")?));
+                journey.container_there = Some(with(volume(engine, "of-b", log_of_b)?));
+                journey.run(engine, |there| {
+                    let log = engine.node().path("/var/lib/kubelet/volumes/of-b/data");
+                    let text = fs::read_to_string(log).context("Read the log")?;
+                    ensure!(text == format!("{log_of_b}++++"), "pod B's log is {text:?}");
+                    for report in &there.reports {
+                        let end = text.len() as u64;
+                        let past = report
+                            .files
+                            .iter()
+                            .find(|file| file.content.is_some() && file.offset > end);
+                        ensure!(past.is_none(), "{past:?} is behind the end");
+                    }
+                    Ok("both processes write on at the end of pod B's log".to_owned())
+                })
+            },
+        )?;
+    }
+    Ok(())
 }
 
 fn mounts_8_nested_and_reordered_mounts_are_joined_by_mount_point(suite: Suite) -> Result<()> {

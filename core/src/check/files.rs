@@ -120,9 +120,13 @@ impl View<'_> {
                 Rule::FileLock,
                 shown(&file.link),
                 self.here(file),
-                format!(
-                    "it is locked ({lock}), which needs --file-locks at checkpoint and restore"
-                ),
+                if self.restow {
+                    format!("it is locked ({lock}); the lock is taken anew in the new pod")
+                } else {
+                    format!(
+                        "it is locked ({lock}), which needs --file-locks at checkpoint and restore"
+                    )
+                },
             );
         }
         for watch in &file.watches {

@@ -1,9 +1,12 @@
 //! Open files: which path each has in the new container, and which of CRIU's checks still mean something there.
 
+use std::collections::BTreeSet;
+
+use super::mounts::processes;
 use super::resolve::{Lookup, Resolved, Resolver};
 use super::{FileEdit, FilePlan};
 use crate::finding::{Finding, Object, Rule};
-use crate::ids::{CgroupPath, ContainerPath};
+use crate::ids::{CgroupPath, ContainerPath, NsPid};
 use crate::policy::{CgroupFiles, Policy};
 use crate::source::{OpenFile, Source};
 use crate::target::{FileFact, ObjectId, Target};
@@ -94,7 +97,10 @@ pub(super) fn plan(
                 let planned = managed_file(file, &lookup, fact, object, findings);
                 planned.map(|plan| FilePlan { new: path, ..plan })
             }
-            Resolved::Volume { lookup } => volume_file(file, &lookup, fact, object, findings),
+            Resolved::Volume { lookup } => {
+                let users = source.in_use.get(&file.id);
+                volume_file(file, users, &lookup, fact, object, findings)
+            }
             Resolved::ForeignCgroup {
                 old,
                 new,
@@ -346,54 +352,64 @@ fn managed_file(
 
 fn volume_file(
     file: &OpenFile,
+    users: Option<&BTreeSet<NsPid>>,
     lookup: &Lookup,
     fact: Option<Option<FileFact>>,
     object: impl Fn() -> Object,
     findings: &mut Vec<Finding>,
 ) -> Option<FilePlan> {
-    let edit = FileEdit::default();
-    let (edit, expect) = match fact {
+    let path = lookup.path();
+    let mut edit = FileEdit::default();
+    let mut differs = |text: String| {
+        let used = users.map_or_else(String::new, |users| {
+            let users = processes(users);
+            format!(" (in use by {users} as working directory, executable or mapping)")
+        });
+        let text =
+            format!("{text}{used}; the new pod's volume must have the content of the old one");
+        findings.push(Finding::blocker(Rule::Volume, object(), text));
+    };
+    let expect = match fact {
         Some(None) => {
-            findings.push(Finding::blocker(
-                Rule::Volume,
-                object(),
-                format!(
-                    "{} does not exist; the new pod's volume must have the content of the old one",
-                    lookup.path()
-                ),
-            ));
+            differs(format!("{path} does not exist"));
             return None;
         }
-        // The size of a directory depends on the file system, not on what is in it.
-        Some(Some(found)) if is_directory(file.mode) => (
-            FileEdit {
-                drop_size: true,
-                ..edit
-            },
-            Some(found.id),
-        ),
         Some(Some(found)) => {
-            if let Some(size) = file
-                .size
-                .filter(|size| is_regular(file.mode) && *size != found.size)
-            {
-                findings.push(Finding::blocker(
-                    Rule::Volume,
-                    object(),
-                    format!(
-                        "{} has {} bytes and had {size} when the checkpoint was made; the new pod's volume must have \
-                         the content of the old one",
-                        lookup.path(),
-                        found.size
-                    ),
-                ));
-                return None;
+            let other = file.size.filter(|size| *size != found.size);
+            match other {
+                // The size of a directory depends on the file system, not on what is in it.
+                Some(_) if is_directory(file.mode) => edit.drop_size = true,
+                Some(size) if is_regular(file.mode) => {
+                    if !file.append() || users.is_some() {
+                        differs(of_other_size(&path.to_string(), size, found.size));
+                        return None;
+                    }
+                    edit.drop_size = true;
+                    // For writing the kernel ignores the offset; behind the end it would read as end of file for ever.
+                    let readable = file.flags & libc::O_ACCMODE == libc::O_RDWR;
+                    edit.pos = Some(found.size).filter(|end| readable && file.pos > *end);
+                    let mut text = format!(
+                        "{}; it is only appended to, which goes on at its end",
+                        of_other_size(&path.to_string(), size, found.size)
+                    );
+                    if let Some(end) = edit.pos {
+                        text += &format!(", and the offset {} becomes {end}", file.pos);
+                    }
+                    findings.push(Finding::note(Rule::Volume, object(), text));
+                }
+                _ => {}
             }
-            (edit, Some(found.id))
+            Some(found.id)
         }
-        None => (edit, None),
+        None => None,
     };
     Some(follow(file, lookup, Rule::Volume, edit, expect))
+}
+
+/// In words, how a file differs from what it was at the checkpoint.
+fn of_other_size(path: &str, old: u64, new: u64) -> String {
+    let how = if new > old { "longer" } else { "shorter" };
+    format!("{path} has {new} bytes and had {old} when the checkpoint was made, so it is {how}")
 }
 
 /// A file that keeps its path and is whatever the new pod has there.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::resolve::{Lookup, Resolver};
 use super::{MountPlan, added};
 use crate::finding::{Finding, Object, Rule};
-use crate::ids::{ContainerPath, MountId};
+use crate::ids::{ContainerPath, MountId, NsPid};
 use crate::source::{Mount, Source};
 use crate::target::Target;
 
@@ -148,14 +148,30 @@ fn users(source: &Source, resolver: &Resolver<'_>, mount: MountId) -> Vec<String
                     .map(|holder| format!("{holder} ({})", file.path)),
             );
         }
-        if source.in_use.contains(&file.id) {
+        if let Some(by) = source.in_use.get(&file.id) {
             users.push(format!(
-                "a working directory, executable or mapping ({})",
+                "{} as working directory, executable or mapping ({})",
+                processes(by),
                 file.path
             ));
         }
     }
     users
+}
+
+/// Processes in words, no more than are read.
+pub(super) fn processes(pids: &BTreeSet<NsPid>) -> String {
+    let shown = pids.iter().take(LISTED_USERS).map(ToString::to_string);
+    let shown = shown.collect::<Vec<_>>().join(", ");
+    let word = if pids.len() == 1 {
+        "process"
+    } else {
+        "processes"
+    };
+    match pids.len().saturating_sub(LISTED_USERS) {
+        0 => format!("{word} {shown}"),
+        more => format!("{word} {shown} and {more} more"),
+    }
 }
 
 fn list(users: &[String]) -> String {

@@ -67,6 +67,8 @@ impl Source {
             });
         };
         read_files(dir, &mut source)?;
+        let locks = dir.image("filelocks.img", Kind::FileLocks)?;
+        source.file_locks = locks.is_some_and(|image| image.records().next().is_some());
         source.sockets.give_holders();
         source.sockets.tcp_close = inventory.tcp_close.unwrap_or(false);
         // A namespace that the container shares with the criu that dumped it has no image.
@@ -194,15 +196,16 @@ fn read_tasks(dir: &ImageDir, source: &mut Source) -> Result<Option<TaskKobjIdsE
             read_descriptors(dir, ids.files_id, NsPid(pid), source)?;
         }
         let fs: FsEntry = dir.one(&format!("fs-{pid}.img"), Kind::Fs)?;
-        source
-            .in_use
-            .extend([FileId(fs.cwd_id), FileId(fs.root_id)]);
         let mm: MmEntry = dir.one(&format!("mm-{pid}.img"), Kind::Mm)?;
-        source.in_use.insert(FileId(mm.exe_file_id));
         let mapped = mm.vmas.iter().filter(|vma| vma.status & VMA_FILE != 0);
-        source
-            .in_use
-            .extend(mapped.filter_map(|vma| u32::try_from(vma.shmid).ok().map(FileId)));
+        let mapped = mapped.filter_map(|vma| u32::try_from(vma.shmid).ok());
+        for id in [fs.cwd_id, fs.root_id, mm.exe_file_id]
+            .into_iter()
+            .chain(mapped)
+        {
+            let users = source.in_use.entry(FileId(id)).or_default();
+            users.insert(NsPid(pid));
+        }
         init = init.or(Some(ids));
     }
     let all = source

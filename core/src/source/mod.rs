@@ -231,8 +231,10 @@ pub struct Source {
     pub watchers: BTreeMap<FileId, Vec<Holder>>,
     /// Sockets.
     pub sockets: Sockets,
-    /// Files in use without a descriptor: executables, mappings, working and root directories.
-    pub in_use: BTreeSet<FileId>,
+    /// Files in use without a descriptor (executables, mappings, working and root directories), and by which processes.
+    pub in_use: BTreeMap<FileId, BTreeSet<NsPid>>,
+    /// There are locks or leases on files to be taken again.
+    pub file_locks: bool,
     /// Files that CRIU finds elsewhere than by their path (unlinked ones); their path is left alone.
     pub remapped: BTreeSet<FileId>,
     /// Cgroup sets by id.

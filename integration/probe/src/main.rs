@@ -28,7 +28,7 @@ const USAGE: &str = "usage: probe pause | probe cat FILE | probe writable FILE |
      | probe serve ADDRESS | probe ask tcp|udp|unix|unix-dgram|unix-seqpacket ADDRESS
 
 WHO   all (opened by the parent before it forks: one description that all share), each (one each), or the number of a process
-MODE  r, w, rw, a (append), watch (an inotify instance that watches it), mark (a fanotify group that marks it), mark-mount (its mount) or fd (PATH is the number of one that was left open)
+MODE  r, w, rw, a (append), log and rlog (append, also reading, and a `+` is written at each report), watch (an inotify instance that watches it), mark (a fanotify group that marks it), mark-mount (its mount) or fd (PATH is the number of one that was left open)
 KIND  listen, connect, pair (both ends and the listener), full (a pair with data in flight), udp, udp-to (LOCAL,PEER),
       unix, unix-connect, unix-dgram, unix-seqpacket (a path, or @ and an abstract name)";
 
@@ -168,6 +168,8 @@ struct Held {
     wanted: String,
     /// It is an inotify instance that watches `wanted`.
     watches: bool,
+    /// At each report a `+` is appended to it.
+    logs: bool,
     file: File,
 }
 
@@ -257,6 +259,7 @@ impl Wanted {
             return Ok(Held {
                 wanted: self.path.clone(),
                 watches: true,
+                logs: false,
                 file,
             });
         }
@@ -271,6 +274,7 @@ impl Wanted {
             return Ok(Held {
                 wanted: self.path.clone(),
                 watches: false,
+                logs: false,
                 file,
             });
         }
@@ -279,7 +283,8 @@ impl Wanted {
             "r" => options.read(true),
             "w" => options.write(true),
             "rw" => options.read(true).write(true),
-            "a" => options.append(true),
+            "a" | "log" => options.append(true),
+            "rlog" => options.append(true).read(true),
             other => return Err(format!("{other} is no mode\n{USAGE}")),
         };
         let mut file = options
@@ -292,6 +297,7 @@ impl Wanted {
         Ok(Held {
             wanted: self.path.clone(),
             watches: false,
+            logs: self.mode.ends_with("log"),
             file,
         })
     }

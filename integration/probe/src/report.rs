@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
@@ -80,6 +80,10 @@ fn file(held: &Held) -> String {
             watched.unwrap_or(0),
             string(if events > 0 { "events" } else { "no events" }),
         );
+    }
+    if held.logs {
+        // The length of the file tells whether it was.
+        let _ = (&held.file).write_all(b"+");
     }
     let mut buffer = [0; 4096];
     let (content, errno) = match held.file.read_at(&mut buffer, 0) {

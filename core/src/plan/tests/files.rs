@@ -55,6 +55,7 @@ fn a_file_on_a_volume_must_be_there_as_it_was() {
         other_size[0].contains("/pods/2222/data/log has 99 bytes and had 100"),
         "{other_size:?}"
     );
+    assert!(other_size[0].contains("shorter"), "{other_size:?}");
     let missing = blockers(&planned(
         &source,
         100,
@@ -62,6 +63,39 @@ fn a_file_on_a_volume_must_be_there_as_it_was() {
         &Policy::default(),
     ));
     assert!(missing[0].contains("does not exist"), "{missing:?}");
+}
+
+#[test]
+fn a_log_on_a_volume_goes_on_whatever_its_length() {
+    let log = |access: i32| {
+        with_file(source(true), 3, "/data/log", DATA_MOUNT, |file| {
+            file.flags = access | libc::O_APPEND;
+            file.pos = 90;
+        })
+    };
+    for (access, size, pos) in [
+        (libc::O_WRONLY, 60, None),
+        (libc::O_RDWR, 60, Some(60)),
+        (libc::O_RDWR, 300, None),
+    ] {
+        let plan = planned(&log(access), size, &[], &Policy::default());
+        assert!(plan.possible(), "{:?}", plan.findings);
+        let edit = &plan.files[0].edit;
+        assert!(edit.drop_size && !edit.drop_mode);
+        assert_eq!(edit.pos, pos);
+        let noted = |finding: &Finding| finding.text.contains("only appended to");
+        assert!(plan.findings.iter().any(noted), "{:?}", plan.findings);
+    }
+    let same = planned(&log(libc::O_RDWR), 100, &[], &Policy::default());
+    assert!(!same.files[0].edit.drop_size, "CRIU checks what it can");
+    // Who maps a file reads it at offsets of its own.
+    let mut mapped = log(libc::O_RDWR);
+    mapped.in_use.insert(FileId(3), BTreeSet::from([NsPid(7)]));
+    let refused = blockers(&planned(&mapped, 60, &[], &Policy::default()));
+    assert!(
+        refused[0].contains("has 60 bytes and had 100"),
+        "{refused:?}"
+    );
 }
 
 #[test]
