@@ -36,6 +36,46 @@ pub(super) fn lease(path: &str) -> Result<()> {
     keep(fd)
 }
 
+/// `PATH,TEXT`: a named pipe with text that nobody has read.
+pub(super) fn fifo(argument: &str) -> Result<()> {
+    let (path, text) = argument.split_once(',').ok_or("not PATH,TEXT")?;
+    let name = CString::new(path).map_err(|error| error.to_string())?;
+    // SAFETY: the path is a C string.
+    positive(
+        "mkfifo",
+        i64::from(unsafe { libc::mkfifo(name.as_ptr(), 0o644) }),
+    )?;
+    let fd = open(path, libc::O_RDWR)?;
+    // SAFETY: the bytes are valid for the call.
+    let written = unsafe { libc::write(fd.as_raw_fd(), text.as_ptr().cast(), text.len()) };
+    positive("write", written as i64)?;
+    keep(fd)
+}
+
+/// `PATH,TEXT`: a shared mapping of a file, with this text written through it, and no descriptor.
+pub(super) fn dirty_map(argument: &str) -> Result<()> {
+    let (path, text) = argument.split_once(',').ok_or("not PATH,TEXT")?;
+    let fd = open(path, libc::O_RDWR)?;
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: a new mapping at an address that the kernel picks.
+    let at = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            4096,
+            access,
+            libc::MAP_SHARED,
+            fd.as_raw_fd(),
+            0,
+        )
+    };
+    if at == libc::MAP_FAILED {
+        return Err(format!("mmap: {}", Error::last_os_error()));
+    }
+    // SAFETY: the text is shorter than the page that was mapped, as the caller sees to.
+    unsafe { std::ptr::copy_nonoverlapping(text.as_ptr(), at.cast(), text.len()) };
+    Ok(())
+}
+
 /// `PATH,SIZE`: a file of so many bytes without a name.
 pub(super) fn unlinked(argument: &str) -> Result<()> {
     let (path, size) = argument.split_once(',').ok_or("not PATH,SIZE")?;

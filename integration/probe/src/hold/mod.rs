@@ -46,6 +46,8 @@ fn make(kind: &str, argument: &str) -> Result<()> {
         "flock" => files::lock(argument, files::flock),
         "posix-lock" => files::lock(argument, |fd| files::fcntl_lock(fd, libc::F_SETLK)),
         "ofd-lock" => files::lock(argument, |fd| files::fcntl_lock(fd, libc::F_OFD_SETLK)),
+        "fifo" => files::fifo(argument),
+        "dirty-map" => files::dirty_map(argument),
         "lease" => files::lease(argument),
         "unlinked" => files::unlinked(argument),
         "linked-elsewhere" => files::linked_elsewhere(argument),
