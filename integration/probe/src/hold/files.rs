@@ -41,10 +41,8 @@ pub(super) fn fifo(argument: &str) -> Result<()> {
     let (path, text) = argument.split_once(',').ok_or("not PATH,TEXT")?;
     let name = CString::new(path).map_err(|error| error.to_string())?;
     // SAFETY: the path is a C string.
-    positive(
-        "mkfifo",
-        i64::from(unsafe { libc::mkfifo(name.as_ptr(), 0o644) }),
-    )?;
+    let made = unsafe { libc::mkfifo(name.as_ptr(), 0o644) };
+    positive("mkfifo", i64::from(made))?;
     let fd = open(path, libc::O_RDWR)?;
     // SAFETY: the bytes are valid for the call.
     let written = unsafe { libc::write(fd.as_raw_fd(), text.as_ptr().cast(), text.len()) };
