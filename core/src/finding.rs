@@ -65,6 +65,8 @@ pub enum Rule {
     Socket,
     /// An established TCP connection.
     Connection,
+    /// What an explicit map says.
+    Map,
     /// The checkpoint itself (its age, completeness, origin).
     Checkpoint,
     /// What was found after the restore, before the container ran.
@@ -97,6 +99,7 @@ impl fmt::Display for Rule {
             Self::ProcessId => "process-id",
             Self::Socket => "socket",
             Self::Connection => "connection",
+            Self::Map => "map",
             Self::Checkpoint => "checkpoint",
             Self::Verify => "verify",
             Self::Criu => "criu",
@@ -180,6 +183,13 @@ pub enum Object {
     },
     /// The host name.
     Hostname,
+    /// An explicit map.
+    Map {
+        /// The map, as it is written.
+        map: String,
+        /// Where it is said.
+        place: String,
+    },
     /// The checkpoint as a whole.
     Checkpoint,
     /// What CRIU's log names.
@@ -256,6 +266,7 @@ impl fmt::Display for Object {
             Self::Cgroup { path } => write!(f, "cgroup {path}"),
             Self::Process { pid } => write!(f, "process {pid}"),
             Self::Hostname => f.write_str("host name"),
+            Self::Map { map, place } => write!(f, "map {map} ({place})"),
             Self::Checkpoint => f.write_str("checkpoint"),
             Self::Reported { name } => f.write_str(name),
         }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{CgroupPath, ContainerPath, HostPath, NsPid};
 use crate::plan::Lookup;
+use crate::policy::Maps;
 use crate::source::manifest::InterfaceAddress;
 use crate::source::{Hierarchy, Protocol, UnixKind, WatchedObject};
 
@@ -138,6 +139,10 @@ pub struct Target {
     pub mount_points: BTreeSet<HostPath>,
     /// External mounts of the request.
     pub mounts: Vec<TargetMount>,
+    /// Explicit maps, which win over what the rules say.
+    pub maps: Maps,
+    /// Hierarchies in which an explicit map says where the container goes, not the runtime.
+    pub placed_by_map: BTreeSet<Hierarchy>,
     /// Keys of the objects that the runtime hands in by descriptor.
     pub inherited: BTreeSet<String>,
     /// Mounts of the new container's spec.

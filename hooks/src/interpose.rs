@@ -13,6 +13,7 @@ use restow::chain;
 use restow::host::real_criu::RealCriu;
 use restow::host::{Bundle, PidFd};
 use restow::ids::HostPid;
+use restow::policy::maps::Origin;
 use restow::policy::{self, Enable, NODE_CONFIG, NodeConfig, Policy};
 
 use crate::dump::Dump;
@@ -30,6 +31,10 @@ const NOT_FOUND: u8 = 127;
 
 /// Names another file than [`NODE_CONFIG`].
 const CONFIG_VARIABLE: &str = "RESTOW_CONFIG";
+
+/// Explicit maps, one a line, for restores that are made by hand: runtimes hand their environment on. They win over those of
+/// annotations and of the configuration.
+const MAPS_VARIABLE: &str = "RESTOW_MAPS";
 
 /// Runs as `criu` with these arguments (the program's name first). Returns only when something failed.
 pub fn run(args: &[OsString]) -> ExitCode {
@@ -102,7 +107,8 @@ fn decide(socket: &OwnedFd, config: Result<NodeConfig, policy::Error>) -> Option
         Ok(config) => config
             .policy_for(&bundle.annotations)
             .transpose()?
-            .map_err(|error| chain(&error)),
+            .map_err(|error| chain(&error))
+            .and_then(with_maps),
         // An unusable configuration concerns those who asked for Restow, and everybody where it says so.
         Err(error) => {
             let asked = NodeConfig::default()
@@ -117,6 +123,18 @@ fn decide(socket: &OwnedFd, config: Result<NodeConfig, policy::Error>) -> Option
         bundle,
         policy,
     })
+}
+
+/// The policy with the maps of the environment.
+fn with_maps(mut policy: Policy) -> Result<Policy, String> {
+    if let Some(text) = std::env::var_os(MAPS_VARIABLE) {
+        let place = format!("{MAPS_VARIABLE} in the environment");
+        let added = policy
+            .maps
+            .add(&text.to_string_lossy(), Origin::Command, &place);
+        added.map_err(|error| error.to_string())?;
+    }
+    Ok(policy)
 }
 
 /// Takes the request and works on it. Returns only when something failed.

@@ -223,7 +223,10 @@ impl Restore {
                 "the relay stays in the container's cgroup: {error}"
             ));
         }
-        let mut container = self.plan.cgroup.container.iter();
+        // Where a map put the container others may be, who must not be killed with it.
+        let placed = &self.target.placed_by_map;
+        let container = self.plan.cgroup.container.iter();
+        let mut container = container.filter(|(hierarchy, _)| !placed.contains(hierarchy));
         let own = container
             .find(|(hierarchy, path)| !path.is_root() && runtime.get(hierarchy) != Some(path));
         self.container_dir =

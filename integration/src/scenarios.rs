@@ -70,6 +70,16 @@ pub const AREAS: &[Area] = &[
         ],
     },
     Area {
+        name: "Maps",
+        titles: &[
+            "A path map: files below one path are below another",
+            "A cgroup map: files of one cgroup are those of another",
+            "A mount map, by mount point and by mnt_id: another source",
+            "A file map, by path and by mnt_id and inode: handed in from the node",
+            "A map that matches nothing, or that the node does not allow, forbids the restore",
+        ],
+    },
+    Area {
         name: "Trees",
         titles: &[
             "A parent and two children hold read-only files of their pod's cgroup: the node's view",

@@ -63,6 +63,8 @@ All options but these go to criu untouched and in order; `criu --help` lists the
 Restow's options, for `dump` and `restore`:
   --restow-set NAME=VALUE   a setting, as the annotation restow.dev/NAME of a pod:
                               cgroup-files=remap|ignore, manage-cgroups=auto|ignore
+  --restow-map MAP          an explicit map, which wins over the rules: path:/OLD=/NEW, cgroup:/OLD=/NEW,
+                            file:/OLD=/NEW (see docs/maps.md)
   --restow-staging DIR      where edited copies of small images are kept during a restore
                               [default: /run/restow/staging]
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use restow::chain;
 use restow::host::journal::Journal;
+use restow::policy::maps::Origin;
 use restow::policy::{ANNOTATION_PREFIX, NODE_CONFIG, NodeConfig, Policy};
 use restow::stage;
 
@@ -53,6 +54,7 @@ impl Setup {
         let line = line.clone().with_defaults(criu_configs(line));
         let mut settings = BTreeMap::from([(format!("{ANNOTATION_PREFIX}enabled"), "true".into())]);
         let mut staging = PathBuf::from(stage::ROOT);
+        let mut maps = Vec::new();
         for (name, value) in line.ours() {
             match name {
                 "set" => {
@@ -62,6 +64,7 @@ impl Setup {
                         .ok_or_else(|| format!("--restow-set {text} is not NAME=VALUE"))?;
                     settings.insert(format!("{ANNOTATION_PREFIX}{name}"), value.to_owned());
                 }
+                "map" => maps.push(value.to_string_lossy()),
                 "staging" => staging = PathBuf::from(value),
                 _ => {
                     return Err(format!(
@@ -75,10 +78,14 @@ impl Setup {
             allowed_annotations: None,
             ..config.clone()
         };
-        let policy = config
+        let mut policy = config
             .policy_for(&settings)
             .map_err(|error| format!("--restow-set: {}", chain(&error)))?
             .unwrap_or_default();
+        for map in maps {
+            let added = policy.maps.add(&map, Origin::Command, "--restow-map");
+            added.map_err(|error| error.to_string())?;
+        }
         let path = |name| line.value(name).map(PathBuf::from);
         // criu's own defaults (`criu/crtools.c`).
         let images_path = path("images-dir").unwrap_or_else(|| ".".into());

@@ -16,6 +16,7 @@ use anyhow::{Context, Result, anyhow};
 use restow::host::target::{Given, Node, Runtime, of_bundle, of_process, target};
 use restow::host::{Bundle, facts};
 use restow::ids::HostPid;
+use restow::policy::maps::Origin;
 use restow::policy::{NODE_CONFIG, NodeConfig, Policy};
 use restow::source::Source;
 
@@ -75,6 +76,10 @@ pub struct Args {
     /// A setting, as an annotation without `restow.dev/` would make it, for example cgroup-files=ignore
     #[arg(long = "set", value_name = "NAME=VALUE")]
     settings: Vec<String>,
+
+    /// An explicit map, which wins over the rules, for example path:/old/dir=/new/dir (see docs/maps.md)
+    #[arg(long = "map", value_name = "MAP")]
+    maps: Vec<String>,
 
     /// The node's configuration [default: $RESTOW_CONFIG, or /etc/restow/config.toml]
     #[arg(long, value_name = "FILE")]
@@ -164,7 +169,19 @@ fn policy(args: &Args, bundle: &Bundle) -> Result<Policy, Failure> {
             "Note: the bundle does not ask for Restow (annotation restow.dev/enabled), so a restore there would be CRIU's alone"
         );
     }
-    let mut policy = asked.unwrap_or(config.defaults);
+    let mut policy = match asked {
+        Some(policy) => policy,
+        None => Policy {
+            maps: config
+                .maps()
+                .map_err(|error| Failure::Input(error.into()))?,
+            ..config.defaults
+        },
+    };
+    for map in &args.maps {
+        let added = policy.maps.add(map, Origin::Command, "--map");
+        added.map_err(|error| Failure::Usage(error.into()))?;
+    }
     for setting in &args.settings {
         let (name, value) = setting.split_once('=').ok_or_else(|| {
             Failure::Usage(anyhow!("--set {setting:?} has no =; it is NAME=VALUE"))

@@ -135,7 +135,7 @@ impl Shown<'_> {
                     unchanged += 1;
                     continue;
                 }
-                Some(plan) => (plan.source.to_string(), Rule::MountJoined),
+                Some(plan) => (plan.source.to_string(), plan.rule),
                 None if masked.contains(&mount.mount_point) => continue,
                 None if dropped.contains(&mount.id) => ("(dropped)".into(), Rule::MountGone),
                 None if mount.ext_key.is_some() => ("(missing)".into(), Rule::MountGone),
@@ -157,13 +157,9 @@ impl Shown<'_> {
             rule: rule.to_string(),
         };
         let attached = self.plan.added_mounts.iter();
-        rows.extend(attached.map(|mount| {
-            added(
-                &mount.mount_point,
-                mount.source.to_string(),
-                Rule::MountAdded,
-            )
-        }));
+        rows.extend(
+            attached.map(|mount| added(&mount.mount_point, mount.source.to_string(), mount.rule)),
+        );
         let there = |path: &&ContainerPath| self.all || is_there(path);
         let masked = self.plan.masked.iter().filter(there);
         rows.extend(masked.map(|path| added(path, "(masked)".into(), Rule::Masked)));

@@ -50,6 +50,8 @@ pub fn gather(source: &Source, target: &mut Target, policy: &Policy) -> Result<(
         let empty = is_empty(&directory).map_err(failed("read", &directory))?;
         target.empty.insert(directory, empty);
     }
+    target.maps = policy.maps.clone();
+    plan::place_container(source, target);
     let to_come = ToCome::new(plan::cgroups_to_make(source, target, policy));
     let mut looker = Looker::default();
     for lookup in plan::lookups(source, target) {

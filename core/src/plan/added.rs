@@ -1,8 +1,10 @@
 //! Mounts that only the new pod has.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
-use super::AddedMount;
+use super::resolve::Lookup;
+use super::{AddedMount, explicit};
 use crate::finding::{Finding, Object, Rule};
 use crate::ids::{ContainerPath, HostPath};
 use crate::source::Source;
@@ -26,6 +28,9 @@ fn only_new<'a>(
             if !mount.bind() {
                 return Some((mount, None));
             }
+            if let Some((source, _)) = target.maps.mount(None, &mount.destination) {
+                return Some((mount, Some(source)));
+            }
             let mut given = target.mounts.iter();
             let given = given.rfind(|given| ContainerPath::new(&given.key) == mount.destination)?;
             Some((mount, Some(&given.source)))
@@ -33,8 +38,15 @@ fn only_new<'a>(
 }
 
 /// Where they come from.
-pub(super) fn sources(source: &Source, target: &Target) -> Vec<HostPath> {
-    let given = only_new(source, target).filter_map(|(_, given)| given.cloned());
+pub(super) fn sources(source: &Source, target: &Target) -> Vec<Lookup> {
+    let given = only_new(source, target).filter_map(|(spec, given)| {
+        let place = given?;
+        let said = target.maps.mount(None, &spec.destination);
+        Some(match said {
+            Some((_, said)) => explicit::lookup(said, place),
+            None => Lookup::new(place, Path::new("")),
+        })
+    });
     given.collect()
 }
 
@@ -102,9 +114,11 @@ fn bind(
     let text =
         format!("only the new pod has it; it is attached from {from} before the container runs");
     findings.push(Finding::note(Rule::MountAdded, object(), text));
+    let mapped = target.maps.mount(None, &spec.destination).is_some();
     Some(AddedMount {
         mount_point: spec.destination.clone(),
         source: from.clone(),
+        rule: if mapped { Rule::Map } else { Rule::MountAdded },
         fresh: None,
         options: spec.options.clone(),
         expect: fact.flatten().map(|fact| fact.id),
@@ -130,6 +144,7 @@ fn fresh(
     Some(AddedMount {
         mount_point: spec.destination.clone(),
         source: HostPath::new(kind),
+        rule: Rule::MountAdded,
         fresh: Some(kind.clone()),
         options: spec.options.clone(),
         expect: None,

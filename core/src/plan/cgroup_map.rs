@@ -7,6 +7,7 @@ use std::path::Path;
 
 use crate::finding::Rule;
 use crate::ids::CgroupPath;
+use crate::policy::Maps;
 
 /// The levels of one container's cgroup path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +81,8 @@ fn is_qos(name: &str) -> bool {
 pub(super) struct CgroupMap {
     /// Old, new and rule; longest old path first.
     pairs: Vec<(CgroupPath, CgroupPath, Rule)>,
+    /// What wins over them.
+    explicit: Maps,
 }
 
 impl CgroupMap {
@@ -101,7 +104,16 @@ impl CgroupMap {
                 }
             }
         }
-        Self { pairs }
+        Self {
+            pairs,
+            explicit: Maps::default(),
+        }
+    }
+
+    /// The same with explicit maps, which win.
+    pub(super) fn explicit(mut self, maps: &Maps) -> Self {
+        self.explicit.clone_from(maps);
+        self
     }
 
     /// The map for what was at the root of a cgroup namespace: all that could be seen there was its own, and goes to `new`.
@@ -109,11 +121,15 @@ impl CgroupMap {
         let root = CgroupPath::new("/");
         Self {
             pairs: vec![(root, new.clone(), Rule::CgroupContainer)],
+            explicit: Maps::default(),
         }
     }
 
     /// The new path of `old` and the rule that gave it. What is above the levels stays.
     pub(super) fn map(&self, old: &CgroupPath) -> (CgroupPath, Rule) {
+        if let Some((new, _)) = self.explicit.cgroup(old) {
+            return (new, Rule::Map);
+        }
         self.pairs
             .iter()
             .find_map(|(from, to, rule)| old.strip(from).map(|rest: &Path| (to.join(rest), *rule)))

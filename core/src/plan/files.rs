@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::mounts::processes;
-use super::resolve::{Lookup, Resolved, Resolver};
+use super::resolve::{Lookup, Mapped, Resolved, Resolver};
 use super::{FileEdit, FilePlan};
 use crate::finding::{Finding, Object, Rule};
 use crate::ids::{CgroupPath, ContainerPath, NsPid};
@@ -41,7 +41,10 @@ pub(super) fn check_handed(files: &[FilePlan], findings: &mut Vec<Finding>) {
 pub(super) fn lookup(resolved: &Resolved) -> Option<&Lookup> {
     match resolved {
         Resolved::Cgroup { lookup, .. } | Resolved::ForeignCgroup { lookup, .. } => lookup.as_ref(),
-        Resolved::Managed { lookup, .. } | Resolved::Volume { lookup } => Some(lookup),
+        Resolved::Managed { lookup, .. }
+        | Resolved::Volume { lookup }
+        | Resolved::MappedOnNode { lookup } => Some(lookup),
+        Resolved::Mapped(mapped) => mapped.lookup.as_ref(),
         Resolved::Foreign { .. } | Resolved::MountGone | Resolved::Same => None,
     }
 }
@@ -119,6 +122,21 @@ pub(super) fn plan(
                 foreign_cgroup_file(file, found, target, policy, object, findings)
             }
             Resolved::Foreign { path } => foreign_file(file, &path, policy, object, findings),
+            Resolved::Mapped(mapped) => mapped_file(file, mapped, fact, object, findings),
+            Resolved::MappedOnNode { lookup } => match fact.flatten() {
+                Some(found) => {
+                    let edit = FileEdit {
+                        pos: beyond(file, &found),
+                        ..UNCHECKED
+                    };
+                    Some(handed(file, &lookup, Rule::Map, edit, Some(found.id)))
+                }
+                None => {
+                    let text = format!("a map gives it {}, which does not exist", lookup.path());
+                    findings.push(Finding::blocker(Rule::Map, object(), text));
+                    None
+                }
+            },
             // Its mount is a finding of its own, which names this file.
             Resolved::MountGone | Resolved::Same => None,
         };
@@ -348,6 +366,62 @@ fn managed_file(
         None => {}
     }
     Some(follow(file, lookup, Rule::RuntimeManaged, edit, expect))
+}
+
+/// Where the offset of a file goes that lies behind the end: there it would read as end of file for ever. For appending the
+/// kernel ignores it.
+fn beyond(file: &OpenFile, found: &FileFact) -> Option<u64> {
+    let clamped = is_regular(Some(found.mode)) && file.pos > found.size && !file.append();
+    clamped.then_some(found.size)
+}
+
+/// A file at the place in the container that an explicit map says.
+fn mapped_file(
+    file: &OpenFile,
+    mapped: Mapped,
+    fact: Option<Option<FileFact>>,
+    object: impl Fn() -> Object,
+    findings: &mut Vec<Finding>,
+) -> Option<FilePlan> {
+    let path = &mapped.path;
+    let size = file
+        .size
+        .filter(|_| mapped.checked && is_regular(file.mode));
+    let wrong = match fact {
+        _ if mapped.too_late => Some(format!(
+            "a map gives it {path}, on a mount that only the new pod has, which is attached when files are open already"
+        )),
+        Some(None) => Some(format!("a map gives it {path}, where nothing is")),
+        Some(Some(found)) => size.filter(|size| *size != found.size).map(|size| {
+            format!(
+                "a map gives it {path}, which has {} bytes; it had {size} when the checkpoint was made",
+                found.size
+            )
+        }),
+        None => None,
+    };
+    if let Some(text) = wrong {
+        findings.push(Finding::blocker(Rule::Map, object(), text));
+        return None;
+    }
+    let found = fact.flatten();
+    let directory = is_directory(file.mode);
+    let edit = FileEdit {
+        drop_size: !mapped.checked || directory,
+        drop_mode: !mapped.checked,
+        // One that was handed to CRIU as external has a path again.
+        detach: file.external,
+        pos: found
+            .filter(|_| !mapped.checked)
+            .and_then(|found| beyond(file, &found)),
+    };
+    Some(FilePlan {
+        new: mapped.path,
+        new_object: mapped.lookup.map(|lookup| lookup.path().to_string()),
+        edit,
+        expect: found.map(|found| found.id),
+        ..unchanged(file, Rule::Map)
+    })
 }
 
 fn volume_file(

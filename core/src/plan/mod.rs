@@ -19,6 +19,7 @@ mod addresses;
 mod carry;
 mod cgroup_map;
 mod connections;
+mod explicit;
 mod files;
 mod identity;
 mod masks;
@@ -37,6 +38,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use carry::is_empty_dir;
 pub use connections::{Connections, refused};
+pub use explicit::place_container;
 pub use identity::OomScore;
 pub use placement::{CgroupPlan, Placement};
 pub use resolve::Lookup;
@@ -159,9 +161,22 @@ pub struct MountPlan {
     pub key: String,
     /// The node's path it comes from.
     pub source: HostPath,
+    /// Why.
+    #[serde(default = "joined")]
+    pub rule: Rule,
     /// The object that must be at the mount point after the restore, where the edge could tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expect: Option<ObjectId>,
+}
+
+/// Before there were explicit maps, every mount was joined.
+fn joined() -> Rule {
+    Rule::MountJoined
+}
+
+/// The same for those that only the new pod has.
+fn added() -> Rule {
+    Rule::MountAdded
 }
 
 /// A mount that only the new pod has, attached before the container runs.
@@ -171,6 +186,9 @@ pub struct AddedMount {
     pub mount_point: ContainerPath,
     /// The node's path it comes from.
     pub source: HostPath,
+    /// Why.
+    #[serde(default = "added")]
+    pub rule: Rule,
     /// The type of its file system, when that is made for it; its source says nothing then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fresh: Option<String>,
@@ -279,6 +297,7 @@ pub fn lookups(source: &Source, target: &Target) -> BTreeSet<Lookup> {
         .filter_map(|file| files::lookup(&resolver.resolve(file)).cloned())
         .collect();
     wanted.extend(mounts::lookups(source, target, &resolver));
+    wanted.extend(explicit::lookups(target));
     wanted.extend(sockets::lookups(source, &resolver));
     wanted
 }
@@ -324,6 +343,7 @@ pub fn plan(source: &Source, target: &Target, policy: &Policy) -> Plan {
     }
     // First, since much of what follows comes of it.
     let carried = carry::plan(source, target, policy, &mut findings);
+    explicit::check(source, target, &resolver, &mut findings);
     let files = files::plan(source, target, policy, &resolver, &mut findings);
     let watches = watches::plan(source, target, policy, &resolver, &mut findings);
     files::check_handed(&files, &mut findings);

@@ -1,7 +1,7 @@
 //! Mounts: joined by mount point, never matched by id or by where they came from.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::resolve::{Lookup, Resolver};
 use super::{MountPlan, added};
@@ -42,15 +42,8 @@ pub(super) fn lookups(source: &Source, target: &Target, resolver: &Resolver<'_>)
     let joined = source
         .mounts
         .iter()
-        .filter_map(|mount| resolver.joined(mount.id)?.external.clone()?);
-    let added = added::sources(source, target);
-    joined
-        .chain(added)
-        .map(|root| Lookup {
-            root,
-            rest: PathBuf::new(),
-        })
-        .collect()
+        .filter_map(|mount| resolver.joined(mount.id)?.lookup(Path::new("")));
+    joined.chain(added::sources(source, target)).collect()
 }
 
 pub(super) fn plan(
@@ -62,9 +55,8 @@ pub(super) fn plan(
     let mut plans = Vec::new();
     let mut dropped: BTreeSet<MountId> = BTreeSet::new();
     for mount in &source.mounts {
-        let external = resolver
-            .joined(mount.id)
-            .and_then(|joined| joined.external.as_ref());
+        let joined = resolver.joined(mount.id);
+        let external = joined.and_then(|joined| joined.external.as_ref());
         if dropped.contains(&mount.parent) {
             drop_mount(
                 source,
@@ -78,12 +70,23 @@ pub(super) fn plan(
         }
         match (external, mount.ext_key.as_deref()) {
             (Some(Some(found)), Some(key)) => {
+                let mapped = joined.is_some_and(|joined| joined.mapped.is_some());
+                let fact = target.fact(found);
+                if mapped && fact == Some(None) {
+                    let object = Object::Mount {
+                        mount_point: mount.mount_point.clone(),
+                        mnt_id: Some(mount.id),
+                    };
+                    let text = format!("a map gives it {found}, which does not exist");
+                    findings.push(Finding::blocker(Rule::Map, object, text));
+                }
                 plans.push(MountPlan {
+                    rule: if mapped { Rule::Map } else { Rule::MountJoined },
                     mnt_id: mount.id,
                     mount_point: mount.mount_point.clone(),
                     key: key.to_owned(),
                     source: found.clone(),
-                    expect: target.fact(found).flatten().map(|fact| fact.id),
+                    expect: fact.flatten().map(|fact| fact.id),
                 });
             }
             (Some(None), _) => drop_mount(
@@ -123,7 +126,8 @@ fn drop_mount(
         ));
     } else {
         let text = format!("{why}, but it is in use by {}", list(&users));
-        let way_out = "give the new pod this mount";
+        let way_out =
+            "give the new pod this mount, or say where it is with a map (mount:MOUNT_POINT=SOURCE)";
         findings.push(Finding::blocker(Rule::MountGone, object, text).way_out(way_out));
     }
 }

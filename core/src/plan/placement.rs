@@ -124,7 +124,10 @@ pub(super) fn to_make(
     policy: &Policy,
     resolver: &Resolver<'_>,
 ) -> BTreeSet<HostPath> {
-    let own = target.cgroups.iter();
+    let own = target
+        .cgroups
+        .iter()
+        .filter(|(hierarchy, _)| !target.placed_by_map.contains(hierarchy));
     let mut made: BTreeSet<HostPath> = own
         .filter_map(|(hierarchy, path)| target.cgroup_path_on_host(hierarchy, path))
         .collect();

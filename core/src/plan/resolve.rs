@@ -8,9 +8,11 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::cgroup_map::CgroupMap;
+use super::explicit;
 use super::tree::Tree;
 use crate::finding::Rule;
 use crate::ids::{CgroupPath, ContainerPath, HostPath, MountId};
+use crate::policy::maps::Place;
 use crate::source::manifest::CgroupFile;
 use crate::source::{FsType, Hierarchy, ManifestFile, Mount, OpenFile, Source};
 use crate::target::Target;
@@ -104,8 +106,24 @@ pub(super) enum Resolved {
     },
     /// A file on a mount that the new pod has not got.
     MountGone,
+    /// A file that an explicit map puts at another path of the container.
+    Mapped(Mapped),
+    /// A file that an explicit map has opened on the node.
+    MappedOnNode { lookup: Lookup },
     /// Everything else: the root file system and what CRIU mounts itself. The path is the same in the new container.
     Same,
+}
+
+/// Where an explicit map puts a file in the new container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mapped {
+    pub(super) path: ContainerPath,
+    /// Where that is on the node; `None` on the root file system and on what CRIU mounts itself.
+    pub(super) lookup: Option<Lookup>,
+    /// The map is about where things are, not about this very file: its size is compared.
+    pub(super) checked: bool,
+    /// On a mount that is not there yet when files are opened.
+    pub(super) too_late: bool,
 }
 
 /// The cgroup that a mount shows, before and after.
@@ -123,7 +141,23 @@ pub(super) struct Joined<'a> {
     pub(super) external: Option<Option<HostPath>>,
     /// Runtime or kubelet write what is on it for each pod.
     managed: bool,
+    /// Its source is what an explicit map says, with the directory of the node that a pod's must not leave.
+    pub(super) mapped: Option<Option<HostPath>>,
     cgroup: Option<CgroupView>,
+}
+
+impl Joined<'_> {
+    /// Where to look for something on the mount, when it has a source.
+    pub(super) fn lookup(&self, rest: &Path) -> Option<Lookup> {
+        let source = self.external.as_ref()?.as_ref()?;
+        let limit = self.mapped.as_ref().and_then(Option::as_ref);
+        let limited = limit.and_then(|limit| {
+            // Components, because joining nothing would leave a slash behind.
+            let below = source.strip(limit)?.components().chain(rest.components());
+            Some(Lookup::new(limit, &below.collect::<PathBuf>()))
+        });
+        Some(limited.unwrap_or_else(|| Lookup::new(source, rest)))
+    }
 }
 
 /// Joins source and target once, then answers for each file.
@@ -166,7 +200,7 @@ impl<'a> Resolver<'a> {
                 } else {
                     CgroupMap::new(path, new)
                 };
-                Some((hierarchy.clone(), map))
+                Some((hierarchy.clone(), map.explicit(&target.maps)))
             })
             .collect();
         let mounts = source
@@ -229,6 +263,9 @@ impl<'a> Resolver<'a> {
         {
             return Resolved::Same;
         }
+        if let Some(mapped) = self.mapped_file(file) {
+            return mapped;
+        }
         if !file.external {
             return self.resolve_path(file.mount, &file.path);
         }
@@ -238,6 +275,83 @@ impl<'a> Resolver<'a> {
             }
             Some(known) => self.resolve_foreign(known),
             None => Resolved::Same,
+        }
+    }
+
+    /// What an explicit map says of a file.
+    fn mapped_file(&self, file: &OpenFile) -> Option<Resolved> {
+        let maps = &self.target.maps;
+        if maps.is_empty() {
+            return None;
+        }
+        let known = self.source.unreachable(file);
+        let path = known.map_or(&file.path, |known| &known.path);
+        let inode = known.map(|known| (known.mnt_id, known.ino));
+        match maps.file(inode, path) {
+            Some((Place::Node(place), said)) => Some(Resolved::MappedOnNode {
+                lookup: explicit::lookup(said, place),
+            }),
+            Some((Place::Container(place), _)) => Some(Resolved::Mapped(self.at(place, false))),
+            None if file.external => None,
+            None => self.mapped_path(path).map(Resolved::Mapped),
+        }
+    }
+
+    /// Where an explicit map of paths puts a path of the container.
+    pub(super) fn mapped_path(&self, path: &ContainerPath) -> Option<Mapped> {
+        let (new, _) = self.target.maps.path(path)?;
+        Some(self.at(&new, true))
+    }
+
+    /// A path of the new container.
+    fn at(&self, path: &ContainerPath, checked: bool) -> Mapped {
+        let relative = path.as_path().strip_prefix("/").unwrap_or(path.as_path());
+        let above = self
+            .mounts
+            .values()
+            .filter(|joined| path.strip(&joined.mount.mount_point).is_some());
+        let joined = above.max_by_key(|joined| joined.mount.mount_point.depth());
+        let lookup = match (&self.tree, joined) {
+            (Some(_), _) => Some(Lookup::new(&HostPath::new("/"), relative)),
+            (None, None) => None,
+            (None, Some(joined)) => {
+                let rest = path.strip(&joined.mount.mount_point);
+                match (rest, &joined.cgroup) {
+                    (Some(rest), Some(view)) => view.new_root.as_ref().and_then(|root| {
+                        self.target.cgroup_lookup(&view.hierarchy, &root.join(rest))
+                    }),
+                    (Some(rest), None) => joined.lookup(rest),
+                    (None, _) => None,
+                }
+            }
+        };
+        let depth = joined.map_or(0, |joined| joined.mount.mount_point.depth());
+        let mut added = self.target.spec_mounts.iter().filter(|spec| {
+            let known = |joined: &Joined<'_>| joined.mount.mount_point == spec.destination;
+            spec.bind() && spec.destination.depth() > depth && !self.mounts.values().any(known)
+        });
+        Mapped {
+            path: path.clone(),
+            lookup,
+            checked,
+            too_late: added.any(|spec| path.strip(&spec.destination).is_some()),
+        }
+    }
+
+    /// The cgroup or file in one that an open file was.
+    pub(super) fn old_cgroup(&self, file: &OpenFile) -> Option<CgroupPath> {
+        match self.source.unreachable(file) {
+            Some(known) if !self.saw(known.mnt_id) => {
+                known.cgroup.as_ref().map(|cgroup| cgroup.path.clone())
+            }
+            known => {
+                let mount = known.map_or(file.mount, |known| Some(known.mnt_id));
+                let path = known.map_or(&file.path, |known| &known.path);
+                match self.resolve_path(mount, path) {
+                    Resolved::Cgroup { old, .. } => Some(old),
+                    _ => None,
+                }
+            }
         }
     }
 
@@ -294,7 +408,9 @@ impl<'a> Resolver<'a> {
                 }
             }
             Some(Some(source)) => Resolved::Volume {
-                lookup: Lookup::new(source, rest),
+                lookup: joined
+                    .lookup(rest)
+                    .unwrap_or_else(|| Lookup::new(source, rest)),
             },
         }
     }
@@ -343,7 +459,13 @@ fn join<'a>(
     maps: &BTreeMap<Hierarchy, CgroupMap>,
     mount: &'a Mount,
 ) -> Joined<'a> {
-    let given = |key| target.mount(key).map(|mount| mount.source.clone());
+    let said = target.maps.mount(Some(mount.id), &mount.mount_point);
+    let said = said.filter(|_| mount.ext_key.is_some());
+    let mapped = said.map(|(_, said)| said.root.clone());
+    let given = |key| match said {
+        Some((source, _)) => Some(source.clone()),
+        None => target.mount(key).map(|mount| mount.source.clone()),
+    };
     let external = mount.ext_key.as_deref().map(given);
     let Some((hierarchy, old_root)) = old_cgroup_root(source, old_cgroups, mount) else {
         return Joined {
@@ -353,10 +475,11 @@ fn join<'a>(
                 .and_then(Option::as_ref)
                 .is_some_and(|source| is_managed(&mount.mount_point, source)),
             external,
+            mapped,
             cgroup: None,
         };
     };
-    let mapped = maps
+    let moved = maps
         .get(&hierarchy)
         .map_or_else(|| old_root.clone(), |map| map.map(&old_root).0);
     // The hierarchy of a mount that is gone still says what its files were.
@@ -365,11 +488,11 @@ fn join<'a>(
         // runc (1.1 and 1.3) gives CRIU the cgroups of its own process as sources for the v1 hierarchies, so that the
         // container would see those of the service that runs it. A mount that the runtime made by itself shows what it
         // showed before; one that the spec gave a source for shows that.
-        Some(Some(given)) if target.runtime_made_cgroup(&mount.mount_point) => {
+        Some(Some(given)) if mapped.is_none() && target.runtime_made_cgroup(&mount.mount_point) => {
             let right = target
-                .cgroup_path_on_host(&hierarchy, &mapped)
+                .cgroup_path_on_host(&hierarchy, &moved)
                 .unwrap_or(given);
-            (Some(Some(right)), Some(mapped))
+            (Some(Some(right)), Some(moved))
         }
         Some(Some(given)) => {
             let shown = target
@@ -390,6 +513,7 @@ fn join<'a>(
         mount,
         external,
         managed: false,
+        mapped,
         cgroup,
     }
 }

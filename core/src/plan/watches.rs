@@ -109,6 +109,9 @@ fn new_place(
     mount: Option<MountId>,
     path: &ContainerPath,
 ) -> (Option<ContainerPath>, Rule, Option<Lookup>) {
+    if let Some(mapped) = resolver.mapped_path(path) {
+        return (Some(mapped.path), Rule::Map, mapped.lookup);
+    }
     match resolver.resolve_path(mount, path) {
         Resolved::Cgroup {
             rule, path, lookup, ..
@@ -118,7 +121,9 @@ fn new_place(
         Resolved::MountGone | Resolved::Foreign { .. } | Resolved::ForeignCgroup { .. } => {
             (None, Rule::MountGone, None)
         }
-        Resolved::Same => (Some(path.clone()), Rule::Watch, None),
+        Resolved::Same | Resolved::Mapped(_) | Resolved::MappedOnNode { .. } => {
+            (Some(path.clone()), Rule::Watch, None)
+        }
     }
 }
 

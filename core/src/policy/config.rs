@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::maps::{self, Map, Maps, Origin};
 use super::{ANNOTATION_PREFIX, Choice, Policy};
+use crate::ids::HostPath;
 
 /// Annotation in which containerd's CRI plugin names the container.
 const CONTAINER_NAME: &str = "io.kubernetes.cri.container-name";
@@ -27,12 +29,20 @@ pub enum Enable {
 pub struct NodeConfig {
     /// Which containers are worked on.
     pub enable: Enable,
-    /// Annotations (without prefix) a pod may set; absent: all.
+    /// Annotations (without prefix) a pod may set; absent: all, but `map` only when [`Self::allowed_maps`] has something.
     pub allowed_annotations: Option<Vec<String>>,
     /// The real criu. Absent: the first `criu` in PATH that is not this program.
     pub criu: Option<PathBuf>,
     /// Settings for containers that say nothing else.
     pub defaults: Policy,
+    /// Explicit maps for every container.
+    pub maps: Vec<String>,
+    /// The same, which are not an error in containers where they match nothing.
+    pub optional_maps: Vec<String>,
+    /// Kinds of maps (`path`, `mount`, `file`, `cgroup`) a pod may set.
+    pub allowed_maps: Vec<String>,
+    /// Directories of the node below which a pod's maps may name places.
+    pub map_roots: Vec<PathBuf>,
 }
 
 /// Why a configuration or an annotation cannot be used.
@@ -74,6 +84,9 @@ pub enum Error {
         /// The known ones.
         known: String,
     },
+    /// A map that cannot be used.
+    #[error(transparent)]
+    Map(#[from] maps::Error),
     /// An annotation this node does not let pods set.
     #[error(
         "Annotation {name} may not be set by pods on this node (allowed-annotations in the node's configuration)"
@@ -137,6 +150,7 @@ impl NodeConfig {
         let mut enabled = None;
         let mut asked = false;
         let mut policy = self.defaults.clone();
+        policy.maps = self.maps()?;
         // Settings for the pod first, so that those for the container win.
         for for_container in [false, true] {
             for (name, value) in annotations {
@@ -149,15 +163,21 @@ impl NodeConfig {
                 if suffix.is_some() != for_container || (for_container && suffix != container) {
                     continue;
                 }
-                if let Some(allowed) = &self.allowed_annotations
-                    && !allowed.iter().any(|word| word == key)
-                {
+                if !self.allows(key) {
                     return Err(Error::NotAllowed { name: name.clone() });
                 }
                 let called = format!("Annotation {name}");
                 match key {
                     "enabled" => {
                         enabled = Some(word(&called, value, &[("true", true), ("false", false)])?);
+                    }
+                    "map" => {
+                        let origin = match for_container {
+                            true => Origin::Container,
+                            false => Origin::Pod,
+                        };
+                        let judge = |map: &Map| self.judge(map);
+                        policy.maps.add_said(value, origin, &called, false, judge)?;
                     }
                     _ => policy.set(key, &called, value)?,
                 }
@@ -166,6 +186,54 @@ impl NodeConfig {
         }
         let on = enabled.unwrap_or(asked || self.enable == Enable::All);
         Ok(on.then_some(policy))
+    }
+}
+
+impl NodeConfig {
+    /// Whether a pod may set an annotation. A map may lead anywhere, so that the node has to allow it in so many words.
+    fn allows(&self, key: &str) -> bool {
+        match &self.allowed_annotations {
+            Some(allowed) => allowed.iter().any(|word| word == key),
+            None => key != "map" || !self.allowed_maps.is_empty(),
+        }
+    }
+
+    /// The maps of this file.
+    ///
+    /// # Errors
+    /// With the first that is none.
+    pub fn maps(&self) -> Result<Maps, Error> {
+        let mut maps = Maps::default();
+        for (texts, name, optional) in [
+            (&self.maps, "maps", false),
+            (&self.optional_maps, "optional-maps", true),
+        ] {
+            let place = format!("{name} in the node's configuration");
+            for text in texts {
+                maps.add_said(text, Origin::Node, &place, optional, |_| Ok(None))?;
+            }
+        }
+        Ok(maps)
+    }
+
+    /// Below which directory of the node a pod's map has to stay, or why the pod may not set it.
+    fn judge(&self, map: &Map) -> Result<Option<HostPath>, String> {
+        if !self.allowed_maps.iter().any(|kind| kind == map.kind()) {
+            return Err(format!(
+                "may not be set by pods on this node (allowed-maps in the node's configuration has no {:?})",
+                map.kind()
+            ));
+        }
+        let Some(path) = map.on_node() else {
+            return Ok(None);
+        };
+        let roots = self.map_roots.iter().map(HostPath::new);
+        let mut roots = roots.filter(|root| path.strip(root).is_some());
+        roots.next().map(Some).ok_or_else(|| {
+            format!(
+                "names {path}, which is below none of the map-roots in the node's configuration"
+            )
+        })
     }
 }
 
@@ -184,7 +252,8 @@ impl Policy {
             _ => {
                 return Err(Error::Unknown {
                     name: name.into(),
-                    known: "enabled, cgroup-files, manage-cgroups, hostname, tcp, volumes".into(),
+                    known: "enabled, cgroup-files, manage-cgroups, hostname, tcp, volumes, map"
+                        .into(),
                 });
             }
         }
@@ -296,6 +365,64 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn a_pod_maps_only_what_the_node_lets_it() {
+        let asked = |config: &str, map: &str| {
+            let config: NodeConfig = toml::from_str(config).unwrap();
+            let policy = config.policy_for(&annotations(&[("restow.dev/map", map)]));
+            policy
+                .map(|policy| policy.unwrap().maps)
+                .map_err(|error| error.to_string())
+        };
+        let path = "path:/a=/b";
+        assert!(
+            asked("", path)
+                .unwrap_err()
+                .contains("may not be set by pods")
+        );
+        let allowed = "allowed-annotations = ['map']\n";
+        assert!(asked(allowed, path).unwrap_err().contains("allowed-maps"));
+        let allowed =
+            format!("{allowed}allowed-maps = ['path', 'mount']\nmap-roots = ['/srv/shared']\n");
+        let maps = asked(&allowed, path).unwrap();
+        assert_eq!(
+            maps.iter()
+                .map(|said| said.root.clone())
+                .collect::<Vec<_>>(),
+            [None]
+        );
+        let elsewhere = asked(&allowed, "mount:/m=/srv/shared2/x").unwrap_err();
+        assert!(
+            elsewhere.contains("below none of the map-roots"),
+            "{elsewhere}"
+        );
+        let below = asked(&allowed, "mount:/m=/srv/shared/x").unwrap();
+        let roots: Vec<_> = below.iter().map(|said| said.root.clone()).collect();
+        assert_eq!(roots, [Some(HostPath::new("/srv/shared"))]);
+        assert!(
+            asked(&allowed, "cgroup:/a=/b")
+                .unwrap_err()
+                .contains("has no \"cgroup\"")
+        );
+        let node = format!(
+            "{allowed}maps = ['path:/a=/node', 'path:/c=/d']\noptional-maps = ['path:/e=/f']"
+        );
+        let both = asked(&node, path).unwrap();
+        let texts: Vec<_> = both
+            .iter()
+            .map(|said| (said.map.to_string(), said.optional))
+            .collect();
+        let expected = [
+            ("path:/c=/d", false),
+            ("path:/e=/f", true),
+            ("path:/a=/b", false),
+        ];
+        assert_eq!(
+            texts,
+            expected.map(|(text, optional)| (text.to_owned(), optional))
+        );
     }
 
     #[test]

@@ -2,12 +2,15 @@
 //!
 //! * this file: the settings and their words.
 //! * [`NodeConfig`]: where they come from, and what a pod may set.
+//! * [`maps`]: explicit maps, which win over the rules.
 
 mod config;
+pub mod maps;
 
 use serde::{Deserialize, Serialize};
 
 pub use config::{Enable, Error, NodeConfig};
+pub use maps::Maps;
 
 /// Prefix of every annotation of ours.
 pub const ANNOTATION_PREFIX: &str = "restow.dev/";
@@ -78,4 +81,7 @@ pub struct Policy {
     pub tcp: Tcp,
     /// See [`Volumes`].
     pub volumes: Volumes,
+    /// Explicit maps.
+    #[serde(skip)]
+    pub maps: Maps,
 }

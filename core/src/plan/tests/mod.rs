@@ -5,6 +5,7 @@ mod carry;
 mod cgroups;
 mod files;
 mod identity;
+mod maps;
 mod masks;
 mod mounts;
 mod sockets;
