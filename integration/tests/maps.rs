@@ -15,6 +15,7 @@ use serde_json::Value;
 
 on_both_suites!(
     maps_1_files_below_a_path_are_below_another,
+    maps_1_files_of_a_mount_that_is_gone_are_on_one_that_only_the_new_pod_has,
     maps_2_files_of_a_cgroup_are_those_of_another,
     maps_3_a_mount_has_another_source,
     maps_3_a_mount_has_another_source_by_its_id,
@@ -80,6 +81,31 @@ fn maps_1_files_below_a_path_are_below_another(suite: Suite) -> Result<()> {
                 there.check_file("/data/old/file", expected)?;
                 there.check_progress()?;
                 Ok("4 descriptors are on the file in the new place, offsets kept".to_owned())
+            })
+        },
+    )
+}
+
+fn maps_1_files_of_a_mount_that_is_gone_are_on_one_that_only_the_new_pod_has(
+    suite: Suite,
+) -> Result<()> {
+    compare(
+        "Maps 1, other mount",
+        Stack::v2(suite),
+        Stock::Wrong(&["No mapping for"]),
+        |engine| {
+            let container = ContainerOptions::new(1)
+                .open("all:r:3:/old/pod")
+                .open("each:rw:1:/old/pod");
+            let there = with_map(engine, container.clone().volume("/new"), "path:/old=/new")?;
+            journey(container.volume("/old"), there).run(engine, |there| {
+                let volume = there.pod.dir() + "/volumes/kubernetes.io~empty-dir/volume-0/pod";
+                there.check_file("/old/pod", inode(&there.engine.node().path(volume))?)?;
+                there.check_progress()?;
+                Ok(
+                    "4 descriptors are on the volume that only pod B has, flags and offsets kept"
+                        .to_owned(),
+                )
             })
         },
     )

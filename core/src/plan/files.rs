@@ -388,7 +388,8 @@ fn mapped_file(
         .size
         .filter(|_| mapped.checked && is_regular(file.mode));
     let wrong = match fact {
-        _ if mapped.too_late => Some(format!(
+        // A descriptor of a regular file can be handed in.
+        _ if mapped.too_late && !is_regular(file.mode) => Some(format!(
             "a map gives it {path}, on a mount that only the new pod has, which is attached when files are open already"
         )),
         Some(None) => Some(format!("a map gives it {path}, where nothing is")),
@@ -415,10 +416,12 @@ fn mapped_file(
             .filter(|_| !mapped.checked)
             .and_then(|found| beyond(file, &found)),
     };
+    let on_node = mapped.lookup.as_ref().map(Lookup::path);
     Some(FilePlan {
         new: mapped.path,
-        new_object: mapped.lookup.map(|lookup| lookup.path().to_string()),
+        new_object: on_node.map(|path| path.to_string()),
         edit,
+        handed: mapped.lookup.filter(|_| mapped.too_late),
         expect: found.map(|found| found.id),
         ..unchanged(file, Rule::Map)
     })

@@ -142,7 +142,7 @@ fn users(source: &Source, resolver: &Resolver<'_>, mount: MountId) -> Vec<String
     for file in source
         .files
         .values()
-        .filter(|file| resolver.mount_id_of(file) == Some(mount))
+        .filter(|file| resolver.mount_id_of(file) == Some(mount) && !resolver.is_mapped(file))
     {
         if !resolver.is_cgroup_file(file) {
             users.extend(

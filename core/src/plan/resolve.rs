@@ -230,6 +230,11 @@ impl<'a> Resolver<'a> {
         joined.cgroup.as_ref().map(|view| view.hierarchy.clone())
     }
 
+    /// Whether an explicit map says where a file is.
+    pub(super) fn is_mapped(&self, file: &OpenFile) -> bool {
+        self.mapped_file(file).is_some()
+    }
+
     /// Whether a file is one of a cgroup, which has a finding of its own when it is gone.
     pub(super) fn is_cgroup_file(&self, file: &OpenFile) -> bool {
         matches!(self.resolve(file), Resolved::Cgroup { .. })
@@ -326,16 +331,28 @@ impl<'a> Resolver<'a> {
             }
         };
         let depth = joined.map_or(0, |joined| joined.mount.mount_point.depth());
-        let mut added = self.target.spec_mounts.iter().filter(|spec| {
+        let late = self.attached_later(path, depth);
+        Mapped {
+            path: path.clone(),
+            too_late: late.is_some(),
+            lookup: late.or(lookup),
+            checked,
+        }
+    }
+
+    /// Where to look for a path that is on a mount only the new pod has, which is attached after files were opened; `depth`
+    /// is that of the mount below it.
+    fn attached_later(&self, path: &ContainerPath, depth: usize) -> Option<Lookup> {
+        let added = self.target.spec_mounts.iter().filter(|spec| {
             let known = |joined: &Joined<'_>| joined.mount.mount_point == spec.destination;
             spec.bind() && spec.destination.depth() > depth && !self.mounts.values().any(known)
         });
-        Mapped {
-            path: path.clone(),
-            lookup,
-            checked,
-            too_late: added.any(|spec| path.strip(&spec.destination).is_some()),
-        }
+        let (spec, rest) = added
+            .filter_map(|spec| Some((spec, path.strip(&spec.destination)?)))
+            .max_by_key(|(spec, _)| spec.destination.depth())?;
+        let mut given = self.target.mounts.iter();
+        let given = given.rfind(|given| ContainerPath::new(&given.key) == spec.destination)?;
+        Some(Lookup::new(&given.source, rest))
     }
 
     /// The cgroup or file in one that an open file was.

@@ -77,8 +77,23 @@ fn a_mapped_file_has_to_be_there_and_of_the_size_it_had() {
         text.join("").contains("/data/f, where nothing is"),
         "{text:?}"
     );
-    let below_new = with_mounts(target(), &["/late"]);
-    let text = blockers(&mapped(&source, below_new, "path:/srv=/late", &[])).join("\n");
+}
+
+#[test]
+fn a_file_on_a_mount_that_is_attached_later_is_handed_in_and_a_directory_cannot_be() {
+    let below_new = || with_mounts(target(), &["/late"]);
+    let source = with_file(source(true), 3, "/srv/f", 1, |_| {});
+    let plan = mapped(&source, below_new(), "path:/srv=/late", &[]);
+    assert_eq!(blockers(&plan), [""; 0]);
+    let moved = file(&plan);
+    assert_eq!(moved.new, ContainerPath::new("/late/f"));
+    let handed = moved.handed.as_ref().map(Lookup::path);
+    assert_eq!(handed.map(|path| path.to_string()), moved.new_object);
+    assert!(moved.handed.is_some());
+    let directory = with_file(source, 3, "/srv/f", 1, |file| {
+        file.mode = Some(libc::S_IFDIR | 0o755);
+    });
+    let text = blockers(&mapped(&directory, below_new(), "path:/srv=/late", &[])).join("\n");
     assert!(
         text.contains("attached when files are open already"),
         "{text}"
