@@ -18,6 +18,7 @@ on_both_suites!(
     mounts_6_a_log_goes_on_at_the_end_of_the_new_volumes,
     mounts_7_a_sub_path_file_is_the_new_pods,
     mounts_8_nested_and_reordered_mounts_are_joined_by_mount_point,
+    mounts_8_stacked_mounts_are_joined_in_order,
     mounts_12_an_unlinked_file_on_a_volume_moves_with_its_content,
     mounts_13_a_volume_in_memory_is_the_new_pods,
 );
@@ -201,6 +202,51 @@ fn mounts_8_nested_and_reordered_mounts_are_joined_by_mount_point(suite: Suite) 
                     );
                 }
                 Ok("each descriptor is on the mount of pod B with its mount point".to_owned())
+            })
+        },
+    )
+}
+
+fn mounts_8_stacked_mounts_are_joined_in_order(suite: Suite) -> Result<()> {
+    compare(
+        "Mounts 8 (stacked)",
+        Stack::v2(suite),
+        Stock::Wrong(&["at /v are"]),
+        |engine| {
+            let with = |pod: &str| -> Result<ContainerOptions> {
+                let mut container = ContainerOptions::new(1);
+                for layer in ["lower", "upper"] {
+                    let name = format!("{layer}-of-{pod}");
+                    let source = volume(engine, &name, &format!("{layer} of {pod}"))?;
+                    container = container.bind(Bind::new(source, "/v"));
+                }
+                Ok(container.open("all:r:0:/v/data").open("each:r:3:/v/data"))
+            };
+            let mut journey = Journey::new(with("a")?);
+            journey.container_there = Some(with("b")?);
+            journey.run(engine, |there| {
+                for report in &there.reports {
+                    let mut files = report.files.iter();
+                    let other = files.find(|file| file.content.as_deref() != Some("upper of b"));
+                    ensure!(
+                        other.is_none(),
+                        "process {} holds {other:?}",
+                        report.process
+                    );
+                    let roots = report.mountinfo.lines().filter_map(|line| {
+                        let mut fields = line.split(' ').skip(3);
+                        let root = fields.next()?;
+                        (fields.next()? == "/v").then_some(root)
+                    });
+                    let roots: Vec<_> = roots.collect();
+                    ensure!(
+                        roots.len() == 2
+                            && roots[0].ends_with("lower-of-b")
+                            && roots[1].ends_with("upper-of-b"),
+                        "at /v are {roots:?}"
+                    );
+                }
+                Ok("pod B's volumes are stacked as in its spec".to_owned())
             })
         },
     )

@@ -27,6 +27,7 @@ mod mounts;
 mod placement;
 mod resolve;
 mod sockets;
+mod stacked;
 mod sub_cgroups;
 mod tree;
 mod watches;
@@ -159,6 +160,9 @@ pub struct MountPlan {
     pub mount_point: ContainerPath,
     /// The key by which CRIU asks for its source.
     pub key: String,
+    /// Others are stacked on it, so that it cannot be seen and `key` is not the checkpoint's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub below: bool,
     /// The node's path it comes from.
     pub source: HostPath,
     /// Why.

@@ -80,13 +80,19 @@ pub(super) fn plan(
                     let text = format!("a map gives it {found}, which does not exist");
                     findings.push(Finding::blocker(Rule::Map, object, text));
                 }
+                let below = joined.is_some_and(|joined| joined.below);
                 plans.push(MountPlan {
                     rule: if mapped { Rule::Map } else { Rule::MountJoined },
                     mnt_id: mount.id,
                     mount_point: mount.mount_point.clone(),
-                    key: key.to_owned(),
+                    key: if below {
+                        format!("restow-{}", mount.id)
+                    } else {
+                        key.to_owned()
+                    },
+                    below,
                     source: found.clone(),
-                    expect: fact.flatten().map(|fact| fact.id),
+                    expect: fact.flatten().filter(|_| !below).map(|fact| fact.id),
                 });
             }
             (Some(None), _) => drop_mount(

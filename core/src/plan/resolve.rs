@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::cgroup_map::CgroupMap;
 use super::explicit;
+use super::stacked;
 use super::tree::Tree;
 use crate::finding::Rule;
 use crate::ids::{CgroupPath, ContainerPath, HostPath, MountId};
@@ -139,6 +140,8 @@ pub(super) struct Joined<'a> {
     pub(super) mount: &'a Mount,
     /// `None` for a mount CRIU makes itself, `Some(None)` when the new pod has no source for it.
     pub(super) external: Option<Option<HostPath>>,
+    /// Another with the same key is mounted over it.
+    pub(super) below: bool,
     /// Runtime or kubelet write what is on it for each pod.
     managed: bool,
     /// Its source is what an explicit map says, with the directory of the node that a pod's must not leave.
@@ -203,12 +206,16 @@ impl<'a> Resolver<'a> {
                 Some((hierarchy.clone(), map.explicit(&target.maps)))
             })
             .collect();
+        let mut given = stacked::sources(&source.mounts, target);
         let mounts = source
             .mounts
             .iter()
             .map(|mount| {
-                let joined = join(source, target, &old, &maps, mount);
-                (mount.id, joined)
+                let given = given.remove(&mount.id);
+                let below = given.as_ref().is_some_and(|given| given.below);
+                let external = given.map(|given| given.source);
+                let joined = join(source, target, &old, &maps, mount, external);
+                (mount.id, Joined { below, ..joined })
             })
             .collect();
         Self {
@@ -475,15 +482,15 @@ fn join<'a>(
     old_cgroups: &BTreeMap<Hierarchy, CgroupPath>,
     maps: &BTreeMap<Hierarchy, CgroupMap>,
     mount: &'a Mount,
+    external: Option<Option<HostPath>>,
 ) -> Joined<'a> {
     let said = target.maps.mount(Some(mount.id), &mount.mount_point);
     let said = said.filter(|_| mount.ext_key.is_some());
     let mapped = said.map(|(_, said)| said.root.clone());
-    let given = |key| match said {
-        Some((source, _)) => Some(source.clone()),
-        None => target.mount(key).map(|mount| mount.source.clone()),
+    let external = match said {
+        Some((source, _)) => Some(Some(source.clone())),
+        None => external,
     };
-    let external = mount.ext_key.as_deref().map(given);
     let Some((hierarchy, old_root)) = old_cgroup_root(source, old_cgroups, mount) else {
         return Joined {
             mount,
@@ -493,6 +500,7 @@ fn join<'a>(
                 .is_some_and(|source| is_managed(&mount.mount_point, source)),
             external,
             mapped,
+            below: false,
             cgroup: None,
         };
     };
@@ -529,6 +537,7 @@ fn join<'a>(
     Joined {
         mount,
         external,
+        below: false,
         managed: false,
         mapped,
         cgroup,

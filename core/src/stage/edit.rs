@@ -169,7 +169,11 @@ fn point(handle: &mut FhEntry, watch: &WatchPlan) {
 }
 
 fn mounts(images: &ImageDir, plan: &Plan, edited: &mut Edited) -> Result<(), Error> {
-    if plan.dropped_mounts.is_empty() {
+    let below = plan.mounts.iter().filter(|mount| mount.below);
+    let keys: BTreeMap<MountId, &str> = below
+        .map(|mount| (mount.mnt_id, mount.key.as_str()))
+        .collect();
+    if plan.dropped_mounts.is_empty() && keys.is_empty() {
         return Ok(());
     }
     for name in images.names()? {
@@ -181,12 +185,18 @@ fn mounts(images: &ImageDir, plan: &Plan, edited: &mut Edited) -> Result<(), Err
             continue;
         };
         let bytes = image.rewrite::<criu_image::Error>(|record| {
-            let entry: MntEntry = record.view()?;
-            Ok(if plan.dropped_mounts.contains(&MountId(entry.mnt_id)) {
-                Change::Remove
-            } else {
-                Change::Keep
-            })
+            let mut entry: MntEntry = record.view()?;
+            let id = MountId(entry.mnt_id);
+            if plan.dropped_mounts.contains(&id) {
+                return Ok(Change::Remove);
+            }
+            match keys.get(&id) {
+                Some(key) => {
+                    entry.ext_key = Some((*key).into());
+                    record.with(&entry)
+                }
+                None => Ok(Change::Keep),
+            }
         });
         edited.insert(name, bytes.map_err(images::Error::from)?);
     }

@@ -21,6 +21,44 @@ fn a_mount_the_new_pod_has_not_got_is_dropped_only_when_unused() {
 }
 
 #[test]
+fn stacked_mounts_are_joined_from_the_top() {
+    let mut stacked = source(true);
+    let lower = stacked.mounts[2].clone();
+    stacked.mounts.push(Mount {
+        id: MountId(13),
+        parent: MountId(DATA_MOUNT),
+        ..lower
+    });
+    let of = |sources: &[&str]| {
+        let mut target = target();
+        target.mounts.retain(|mount| mount.key != "/data");
+        target
+            .mounts
+            .extend(sources.iter().map(|source| TargetMount {
+                key: "/data".into(),
+                source: HostPath::new(source),
+            }));
+        let mut plan = plan(&stacked, &target, &Policy::default());
+        assert!(plan.possible());
+        plan.mounts
+            .retain(|mount| mount.mount_point == ContainerPath::new("/data"));
+        let mounts = plan.mounts.into_iter();
+        mounts
+            .map(|mount| (mount.mnt_id.0, mount.key, mount.source.to_string()))
+            .collect::<Vec<_>>()
+    };
+    let joined = |lower: &str, upper: &str| {
+        vec![
+            (DATA_MOUNT, "restow-12".to_owned(), lower.to_owned()),
+            (13, "/data".to_owned(), upper.to_owned()),
+        ]
+    };
+    assert_eq!(of(&["/l", "/u"]), joined("/l", "/u"));
+    assert_eq!(of(&["/only"]), joined("/only", "/only"));
+    assert_eq!(of(&["/hidden", "/l", "/u"]), joined("/l", "/u"));
+}
+
+#[test]
 fn a_mount_on_a_dropped_mount_goes_with_it() {
     let mut nested = source(true);
     nested.mounts.push(Mount {
