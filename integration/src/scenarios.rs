@@ -76,7 +76,6 @@ pub const AREAS: &[Area] = &[
             "A cgroup map: files of one cgroup are those of another",
             "A mount map, by mount point and by mnt_id: another source",
             "A file map, by path and by mnt_id and inode: handed in from the node",
-            "A map that matches nothing, or that the node does not allow, forbids the restore",
         ],
     },
     Area {

@@ -21,8 +21,8 @@ on_both_suites!(
     maps_3_a_mount_has_another_source_by_its_id,
     maps_4_an_open_file_is_handed_in_from_the_node,
     maps_4_an_open_file_is_handed_in_by_its_inode,
-    maps_5_one_that_matches_nothing_forbids_the_restore,
-    maps_5_a_pod_sets_only_what_the_node_allows,
+    one_that_matches_nothing_forbids_the_restore,
+    a_pod_sets_only_what_the_node_allows,
 );
 
 /// The node's configuration of Restow.
@@ -286,14 +286,14 @@ fn refused(suite: Suite, map: &str, config: &str, words: &[&str]) -> Result<()> 
     let Verdict::Wrong(text) = verdict else {
         bail!("It was restored with the map {map}")
     };
-    println!("Maps 5 | {suite} | {text}");
+    println!("refused | {suite} | {text}");
     for word in words {
         ensure!(text.contains(word), "No {word:?} in {text}");
     }
     Ok(())
 }
 
-fn maps_5_one_that_matches_nothing_forbids_the_restore(suite: Suite) -> Result<()> {
+fn one_that_matches_nothing_forbids_the_restore(suite: Suite) -> Result<()> {
     refused(
         suite,
         "path:/dada=/data",
@@ -305,7 +305,7 @@ fn maps_5_one_that_matches_nothing_forbids_the_restore(suite: Suite) -> Result<(
     )
 }
 
-fn maps_5_a_pod_sets_only_what_the_node_allows(suite: Suite) -> Result<()> {
+fn a_pod_sets_only_what_the_node_allows(suite: Suite) -> Result<()> {
     refused(
         suite,
         "mount:/data=/etc",
