@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use super::mapped::Mapped;
 use super::mounts::processes;
-use super::resolve::{Lookup, Mapped, Resolved, Resolver};
+use super::resolve::{Lookup, Resolved, Resolver};
 use super::{FileEdit, FilePlan};
 use crate::finding::{Finding, Object, Rule};
 use crate::ids::{CgroupPath, ContainerPath, NsPid};

@@ -22,6 +22,7 @@ mod connections;
 mod explicit;
 mod files;
 mod identity;
+mod mapped;
 mod masks;
 mod mounts;
 mod placement;
