@@ -34,11 +34,12 @@ impl Suite {
     /// What is installed, beside apt and the essential packages.
     ///
     /// crun loads libcriu2 when it is asked for a checkpoint and cannot make one without it; criu 4.2 locks the network of what it
-    /// dumps with iptables.
+    /// dumps with iptables. containerd gives sandboxes their network with the plugins of `containernetworking-plugins`.
     #[must_use]
     pub fn packages(self) -> &'static [&'static str] {
         &[
             "containerd",
+            "containernetworking-plugins",
             "runc",
             "crun",
             "podman",
