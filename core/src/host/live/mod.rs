@@ -43,7 +43,7 @@ pub fn read(root: HostPid) -> io::Result<Facts> {
     let mut tasks = Vec::new();
     let doubtful = files::Doubtful::new(overlays(root)?);
     for pid in tree(root)? {
-        match task(pid, Some(&doubtful)) {
+        match settled_task(pid, &doubtful) {
             Ok(task) => tasks.push(task),
             Err(error) if pid != root && vanished(&error) => {}
             Err(error) => return Err(named(format_args!("process {pid}"), &error)),
@@ -75,6 +75,12 @@ pub(crate) fn vanished(error: &io::Error) -> bool {
         error.raw_os_error(),
         Some(libc::ENOENT | libc::ESRCH | libc::EBADF)
     )
+}
+
+/// Whether reading mountinfo failed because the process has ended: one that is not buried yet gives EINVAL
+/// (`fs/proc_namespace.c`, `mounts_open_common`).
+fn unmounted(error: &io::Error) -> bool {
+    vanished(error) || error.raw_os_error() == Some(libc::EINVAL)
 }
 
 fn named(what: impl std::fmt::Display, error: &io::Error) -> io::Error {
@@ -120,6 +126,21 @@ fn overlays(root: HostPid) -> io::Result<BTreeSet<MountId>> {
     let mounts = mountinfo(root).map_err(|error| named("its mounts", &error))?;
     let overlays = mounts.iter().filter(|mount| mount.fs_type == "overlay");
     Ok(overlays.map(|mount| mount.id).collect())
+}
+
+/// Reads a process with its files. One that ends while it is looked at gives EACCES for its links
+/// (`fs/proc/namespaces.c` and `fs/proc/base.c` start from that and find no task), as does one that must not be looked
+/// at; only the latter does so each time. Takes at most 20 ms more than a look.
+fn settled_task(pid: HostPid, doubtful: &files::Doubtful) -> io::Result<Task> {
+    for _ in 0..20 {
+        match task(pid, Some(doubtful)) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            done => return done,
+        }
+    }
+    task(pid, Some(doubtful))
 }
 
 /// Reads a process; with its files, unless `doubtful` is missing.
@@ -233,7 +254,7 @@ fn read_mounts(facts: &mut Facts) -> io::Result<()> {
             .any(|task| task.files.iter().any(|file| !file.watches.is_empty()));
         let mounts = match mountinfo(task.pid) {
             Ok(mounts) => mounts,
-            Err(error) if task.pid != facts.root && vanished(&error) => continue,
+            Err(error) if task.pid != facts.root && unmounted(&error) => continue,
             Err(error) => {
                 return Err(named(
                     format_args!("the mounts of process {}", task.pid),
@@ -378,6 +399,22 @@ mod tests {
             .find(|file| inodes.contains(&file.inode))
             .unwrap();
         assert_eq!(file.protocol.as_deref(), Some("TCP"));
+    }
+
+    #[test]
+    fn processes_that_end_meanwhile_are_left_out() {
+        let mut churn = std::process::Command::new("sh")
+            .args(["-c", "while :; do (:) & (:); done"])
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let root = HostPid(i32::try_from(churn.id()).unwrap());
+        let read: Vec<io::Result<Facts>> = (0..100).map(|_| read(root)).collect();
+        churn.kill().unwrap();
+        churn.wait().unwrap();
+        for facts in read {
+            assert_eq!(facts.unwrap().root, root);
+        }
     }
 
     #[test]
