@@ -5,20 +5,20 @@
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use nix::sys::socket::{SockType, getsockopt, sockopt};
 use restow::chain;
-use restow::host::real_criu::RealCriu;
+use restow::host::real_program::RealProgram;
 use restow::host::{Bundle, PidFd};
 use restow::ids::HostPid;
 use restow::policy::maps::Origin;
-use restow::policy::{self, Enable, NODE_CONFIG, NodeConfig, Policy};
+use restow::policy::{self, Enable, NodeConfig, Policy};
 
 use crate::dump::Dump;
 use crate::failure::Explained;
 use crate::helper;
+use crate::node_config;
 use crate::operation::{Directories, Operation};
 use crate::peer::Peer;
 use crate::relay::{Relay, Stage};
@@ -29,20 +29,15 @@ use crate::seqpacket::{self, Connection, Received};
 /// Exit status when there is no criu to run; what a shell uses for "command not found".
 const NOT_FOUND: u8 = 127;
 
-/// Names another file than [`NODE_CONFIG`].
-const CONFIG_VARIABLE: &str = "RESTOW_CONFIG";
-
 /// Explicit maps, one a line, for restores that are made by hand: runtimes hand their environment on. They win over those of
 /// annotations and of the configuration.
 const MAPS_VARIABLE: &str = "RESTOW_MAPS";
 
 /// Runs as `criu` with these arguments (the program's name first). Returns only when something failed.
 pub fn run(args: &[OsString]) -> ExitCode {
-    let path =
-        std::env::var_os(CONFIG_VARIABLE).map_or_else(|| PathBuf::from(NODE_CONFIG), PathBuf::from);
-    let config = NodeConfig::read(&path);
+    let config = node_config();
     let configured = config.as_ref().ok().and_then(|config| config.criu.clone());
-    let real = match RealCriu::find(configured.as_deref()) {
+    let real = match RealProgram::criu(configured.as_deref()) {
         Ok(real) => real,
         Err(error) => {
             eprintln!("restow: {}", chain(&error));
@@ -138,7 +133,7 @@ fn with_maps(mut policy: Policy) -> Result<Policy, String> {
 }
 
 /// Takes the request and works on it. Returns only when something failed.
-fn work(args: &[OsString], real: &RealCriu, client: Connection, asked: Asked) -> ExitCode {
+fn work(args: &[OsString], real: &RealProgram, client: Connection, asked: Asked) -> ExitCode {
     // A client that is gone before its request was taken needs no answer.
     let Ok(Received::Message(bytes, _)) = client.receive() else {
         return ExitCode::FAILURE;
@@ -215,7 +210,7 @@ fn work(args: &[OsString], real: &RealCriu, client: Connection, asked: Asked) ->
 /// relay has told the client what went wrong.
 fn launch<S: Stage>(
     args: &[OsString],
-    real: &RealCriu,
+    real: &RealProgram,
     operation: &mut Operation,
     stage: S,
     stage_fds: &[RawFd],

@@ -15,6 +15,8 @@
 //! * [`operation`], [`dump`], [`restore`], [`connections`]: what is prepared, and what is done at each notification.
 //! * [`failure`]: why CRIU failed, said to whoever called.
 //! * [`relay`], [`helper`]: the process that stays between the two.
+//!
+//! Beside it, [`runtime`]: the OCI runtime that puts this `criu` first in the PATH of the real one.
 
 pub mod connections;
 pub mod dump;
@@ -27,4 +29,19 @@ pub mod precheck;
 pub mod relay;
 pub mod restore;
 pub mod rpc;
+pub mod runtime;
 pub mod seqpacket;
+
+use std::path::PathBuf;
+
+use restow::policy::{self, NODE_CONFIG, NodeConfig};
+
+/// Names another file than [`NODE_CONFIG`].
+const CONFIG_VARIABLE: &str = "RESTOW_CONFIG";
+
+/// The node's configuration.
+fn node_config() -> Result<NodeConfig, policy::Error> {
+    let path =
+        std::env::var_os(CONFIG_VARIABLE).map_or_else(|| PathBuf::from(NODE_CONFIG), PathBuf::from);
+    NodeConfig::read(&path)
+}

@@ -25,7 +25,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use restow::chain;
-use restow::host::real_criu::RealCriu;
+use restow::host::real_program::RealProgram;
 use restow::policy::NodeConfig;
 
 use options::CommandLine;
@@ -95,7 +95,7 @@ pub fn run(args: Args) -> ExitCode {
             Ok(parsed) => parsed,
             Err(reason) => return fail(&reason, USAGE),
         };
-    let real = match RealCriu::find(config.criu.as_deref()) {
+    let real = match RealProgram::criu(config.criu.as_deref()) {
         Ok(real) => real,
         Err(error) => return fail(&chain(&error), NOT_FOUND),
     };

@@ -18,7 +18,7 @@ pub mod parse;
 mod pid_namespace;
 mod pidfd;
 pub mod protect;
-pub mod real_criu;
+pub mod real_program;
 pub mod record;
 mod restored;
 pub mod snapshot;

@@ -33,6 +33,10 @@ pub struct NodeConfig {
     pub allowed_annotations: Option<Vec<String>>,
     /// The real criu. Absent: the first `criu` in PATH that is not this program.
     pub criu: Option<PathBuf>,
+    /// The real OCI runtime behind `restow-runtime`, by path or by its name in PATH. Absent: the first of `crun` and `runc` in PATH.
+    pub runtime: Option<PathBuf>,
+    /// The directory with Restow's `criu`. Absent: the one that the asking program is in.
+    pub lib_dir: Option<PathBuf>,
     /// Settings for containers that say nothing else.
     pub defaults: Policy,
     /// Explicit maps for every container.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::field;
 use crate::check::Node;
 use crate::host::kernel_release;
-use crate::host::real_criu::RealCriu;
+use crate::host::real_program::RealProgram;
 
 /// Capabilities that CRIU uses at nearly every dump, and their numbers (`linux/capability.h`).
 const CAPABILITIES: [(&str, u32); 4] = [
@@ -38,7 +38,7 @@ pub fn kernel() -> Node {
 /// The same, with the criu that would be used and its version. `configured` is the node's own choice of a criu.
 pub fn node(configured: Option<&Path>) -> Node {
     let mut node = kernel();
-    match RealCriu::find(configured) {
+    match RealProgram::criu(configured) {
         Ok(real) => {
             match program_version(&real.path) {
                 Some(version) => node.criu_version = Some(version),

@@ -1,0 +1,251 @@
+//! The program `restow-runtime` before a fake real runtime, without root.
+
+// Helpers of tests are tests.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+/// Directories with ours (`ours`) and the real ones (`real`).
+struct Place {
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let place = Self {
+            dir: tempfile::tempdir().unwrap(),
+        };
+        for dir in ["ours", "real", "bundle"] {
+            fs::create_dir(place.path(dir)).unwrap();
+        }
+        for name in ["restow-runtime", "restow-runc", "restow-crun"] {
+            place.ours(&format!("ours/{name}"));
+        }
+        place.program("ours/criu", "exit 0");
+        for name in ["runc", "crun"] {
+            place.runtime(&format!("real/{name}"));
+        }
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn ours(&self, name: &str) {
+        fs::copy(env!("CARGO_BIN_EXE_restow-runtime"), self.path(name)).unwrap();
+    }
+
+    fn program(&self, name: &str, body: &str) {
+        let path = self.path(name);
+        fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// A runtime that says who it is, with which PATH, working directory and arguments it was called.
+    fn runtime(&self, name: &str) {
+        self.program(
+            name,
+            r#"printf '%s\n' "$0" "$PATH" "$PWD" "$$"; for arg; do printf '[%s]\n' "$arg"; done; exit 7"#,
+        );
+    }
+
+    fn config(&self, text: &str) {
+        fs::write(self.path("config.toml"), text).unwrap();
+    }
+
+    fn call(&self, name: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(self.path("ours").join(name));
+        command
+            .args(args)
+            .current_dir(self.path("bundle"))
+            .env(
+                "PATH",
+                format!("{}:/usr/bin:/bin", self.path("real").display()),
+            )
+            .env("RESTOW_CONFIG", self.path("config.toml"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// What the real runtime saw.
+    fn seen(&self, mut command: Command) -> Seen {
+        let child = command.spawn().unwrap();
+        let pid = child.id();
+        let output = child.wait_with_output().unwrap();
+        // Its exit status is the runtime's.
+        assert_eq!(output.status.code(), Some(7), "{output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let mut lines = text.lines().map(str::to_owned);
+        let mut next = || lines.next().unwrap();
+        let (program, path, dir) = (next(), next(), next());
+        // It is the process that the caller started.
+        assert_eq!(next(), pid.to_string());
+        assert_eq!(Path::new(&dir), self.path("bundle").canonicalize().unwrap());
+        Seen {
+            program: PathBuf::from(program),
+            path,
+            args: lines.collect::<Vec<_>>().join(" "),
+        }
+    }
+}
+
+struct Seen {
+    program: PathBuf,
+    path: String,
+    args: String,
+}
+
+#[test]
+fn arguments_reach_the_runtime_untouched_with_our_criu_first_in_path() {
+    let calls: [&[&str]; 6] = [
+        &["--version"],
+        &[],
+        &[
+            "--root",
+            "/r",
+            "--log=/dev/null",
+            "create",
+            "--bundle",
+            "/b",
+            "--no-pivot",
+            "id",
+        ],
+        &["restore", "--image-path", "", "--weird= x", "id"],
+        &["kill", "id", "9"],
+        &["checkpoint", "--help"],
+    ];
+    let place = Place::new();
+    for args in calls {
+        let seen = place.seen(place.call("restow-runtime", args));
+        let expected: Vec<_> = args.iter().map(|arg| format!("[{arg}]")).collect();
+        assert_eq!(seen.args, expected.join(" "));
+        assert_eq!(seen.program, place.path("real/crun"));
+        let (first, rest) = seen.path.split_once(':').unwrap();
+        assert_eq!(Path::new(first), place.path("ours").canonicalize().unwrap());
+        assert_eq!(
+            rest,
+            format!("{}:/usr/bin:/bin", place.path("real").display())
+        );
+    }
+}
+
+#[test]
+fn the_name_then_the_configuration_says_which_runtime_it_is() {
+    let place = Place::new();
+    let program = |name: &str| place.seen(place.call(name, &["state"])).program;
+    assert_eq!(program("restow-runc"), place.path("real/runc"));
+    place.config("runtime = 'runc'");
+    assert_eq!(program("restow-runtime"), place.path("real/runc"));
+    assert_eq!(program("restow-crun"), place.path("real/crun"));
+    fs::create_dir(place.path("elsewhere")).unwrap();
+    place.runtime("elsewhere/runc");
+    place.config(&format!("runtime = {:?}", place.path("elsewhere/runc")));
+    assert_eq!(program("restow-runtime"), place.path("elsewhere/runc"));
+    assert_eq!(program("restow-runc"), place.path("elsewhere/runc"));
+    assert_eq!(program("restow-crun"), place.path("real/crun"));
+    // Containers that ask for nothing go on working whatever is wrong with it.
+    place.config("runtime = 7");
+    assert_eq!(program("restow-runtime"), place.path("real/crun"));
+}
+
+#[test]
+fn no_subreaper_is_kept_from_crun_alone() {
+    let place = Place::new();
+    let args = |name: &str, command: &str| {
+        place
+            .seen(place.call(name, &[command, "--no-subreaper", "--detach", "id"]))
+            .args
+    };
+    assert_eq!(args("restow-crun", "restore"), "[restore] [--detach] [id]");
+    assert_eq!(
+        args("restow-runc", "restore"),
+        "[restore] [--no-subreaper] [--detach] [id]"
+    );
+    assert_eq!(
+        args("restow-crun", "run"),
+        "[run] [--no-subreaper] [--detach] [id]"
+    );
+}
+
+#[test]
+fn the_directory_of_our_criu_can_be_configured_and_need_not_be_there() {
+    let place = Place::new();
+    fs::create_dir(place.path("lib")).unwrap();
+    place.program("lib/criu", "exit 0");
+    place.config(&format!("lib-dir = {:?}", place.path("lib")));
+    let first = |place: &Place| {
+        let path = place.seen(place.call("restow-runtime", &["state"])).path;
+        PathBuf::from(path.split(':').next().unwrap())
+    };
+    assert_eq!(first(&place), place.path("lib"));
+    fs::remove_file(place.path("lib/criu")).unwrap();
+    assert_eq!(first(&place), place.path("real"));
+}
+
+#[test]
+fn it_never_runs_itself() {
+    let place = Place::new();
+    let real = place.path("real");
+    fs::remove_file(real.join("crun")).unwrap();
+    fs::remove_file(real.join("runc")).unwrap();
+    // Two copies under the real one's name, and a link.
+    place.ours("real/crun");
+    fs::create_dir(place.path("more")).unwrap();
+    place.ours("more/crun");
+    let search = format!("{}:{}:/bin", real.display(), place.path("more").display());
+    let mut call = place.call("restow-crun", &["state"]);
+    let output = call.env("PATH", search).output().unwrap();
+    assert_eq!(output.status.code(), Some(127));
+    assert!(said(&output).contains("found in PATH"), "{}", said(&output));
+
+    place.config(&format!(
+        "runtime = {:?}",
+        place.path("ours/restow-runtime")
+    ));
+    let output = place.call("restow-runtime", &["state"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(127));
+    assert!(
+        said(&output).contains("it is Restow's own runtime"),
+        "{}",
+        said(&output)
+    );
+}
+
+#[test]
+fn a_missing_runtime_is_told_where_callers_look() {
+    let place = Place::new();
+    place.config("runtime = '/nowhere/crun'");
+    let log = place.path("log.json");
+    let log = log.to_str().unwrap();
+    for format in [
+        &["--log", log, "--log-format", "json"][..],
+        &["--log-format=json", "--log", log],
+    ] {
+        let output = place
+            .call("restow-runtime", &[format, &["create", "id"]].concat())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(127));
+        let line: Value =
+            serde_json::from_str(fs::read_to_string(log).unwrap().lines().last().unwrap()).unwrap();
+        assert_eq!(line["level"], "error");
+        let message = line["msg"].as_str().unwrap();
+        assert!(
+            message.contains("The configured runtime /nowhere/crun cannot be run: No such file"),
+            "{message}"
+        );
+        assert!(said(&output).contains(message));
+    }
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
