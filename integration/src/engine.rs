@@ -96,16 +96,7 @@ impl Engine {
 
     /// Copies a program into the node.
     pub(crate) fn install(&self, program: &Path, inside: &str) -> Result<()> {
-        let target = self.node.path(inside);
-        let dir = target.parent().context("A program needs a directory")?;
-        fs::create_dir_all(dir).with_context(|| format!("Create {} in the node", dir.display()))?;
-        // On a machine that is used again the old one may be running.
-        let new = target.with_extension("new");
-        fs::copy(program, &new)
-            .with_context(|| format!("Copy {} into the node", program.display()))?;
-        fs::set_permissions(&new, fs::Permissions::from_mode(0o755))
-            .with_context(|| format!("Make {inside} executable in the node"))?;
-        fs::rename(&new, &target).with_context(|| format!("Rename {}", new.display()))
+        install(&self.node, program, inside)
     }
 
     /// A call of the command `restow` in the node, which is put there.
@@ -184,6 +175,19 @@ impl Engine {
         let criu = version(&self.run("criu", &["--version"])?);
         Ok(format!("{program} {runtime}, criu {criu}"))
     }
+}
+
+/// Copies a program into a node.
+pub(crate) fn install(node: &Node, program: &Path, inside: &str) -> Result<()> {
+    let target = node.path(inside);
+    let dir = target.parent().context("A program needs a directory")?;
+    fs::create_dir_all(dir).with_context(|| format!("Create {} in the node", dir.display()))?;
+    // On a machine that is used again the old one may be running.
+    let new = target.with_extension("new");
+    fs::copy(program, &new).with_context(|| format!("Copy {} into the node", program.display()))?;
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o755))
+        .with_context(|| format!("Make {inside} executable in the node"))?;
+    fs::rename(&new, &target).with_context(|| format!("Rename {}", new.display()))
 }
 
 /// The standard output of a program that has to have succeeded.

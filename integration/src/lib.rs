@@ -8,6 +8,7 @@
 pub mod bench;
 pub mod cgroup_names;
 pub mod container;
+pub mod containerd;
 pub mod engine;
 pub mod foreign;
 pub mod journey;
