@@ -6,6 +6,7 @@
 //! * [`image`]: what `restow image` shows of them.
 //! * [`criu`]: criu's own commands, for process trees without a container.
 //! * [`plan`]: the dry run of a restore.
+//! * [`node`]: Restow comes onto a node, leaves it, and says what is wrong there.
 //! * [`output`]: tables for people, JSON for programs.
 
 pub mod check;
@@ -13,6 +14,7 @@ pub mod criu;
 pub mod explain;
 pub mod image;
 pub mod input;
+pub mod node;
 pub mod output;
 pub mod plan;
 pub mod verdict;
@@ -37,7 +39,7 @@ Exit codes:
   2  the command line is wrong
   3  the input cannot be read: it is missing, damaged or no checkpoint
   4  the output cannot be written
-  5  `check` says that it cannot be moved, or `plan` that the restore is not possible";
+  5  `check` says that it cannot be moved, `plan` that the restore is not possible, or it is refused to change the node";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -51,6 +53,13 @@ enum Command {
     Criu(criu::Args),
     /// Say whether a running container or process tree can be moved, and what is in the way
     Check(check::Args),
+    /// Put Restow onto this node: programs, and configuration of containerd, CRI-O and podman
+    Install(node::install::Args),
+    /// Take an installation back: everything is as it was before
+    Uninstall(node::uninstall::Args),
+    /// Run a program of a node whose root directory is mounted somewhere
+    #[command(hide = true)]
+    InRoot(node::in_root::Args),
     /// Print completions for a shell
     ///
     /// For bash: restow completions bash > /usr/share/bash-completion/completions/restow
@@ -76,6 +85,8 @@ pub enum Failure {
     Input(anyhow::Error),
     /// The output cannot be written.
     Output(io::Error),
+    /// Nothing was done, because something is in the way.
+    Refused(anyhow::Error),
 }
 
 impl From<io::Error> for Failure {
@@ -113,6 +124,7 @@ pub fn main() -> ExitCode {
         ),
         Err(Failure::Input(error)) => (error, 3),
         Err(Failure::Usage(error)) => (error, 2),
+        Err(Failure::Refused(error)) => (error, 5),
     };
     eprintln!("Error: {}", output::visible(&format!("{error:#}")));
     ExitCode::from(code)
@@ -125,6 +137,15 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Explain(args) => explain::run(&args),
         Command::Criu(args) => Ok(criu::run(args)),
         Command::Check(args) => check::run(&args),
+        Command::Install(args) => node::install::run(&args),
+        Command::Uninstall(args) => node::uninstall::run(&args),
+        Command::InRoot(args) => {
+            let error = node::in_root::run(&args);
+            Err(Failure::Input(anyhow::anyhow!(
+                "{}: {error}",
+                args.program[0].display()
+            )))
+        }
         Command::Completions { shell } => {
             // Into memory first: the generator panics when the pipe is closed.
             let mut text = Vec::new();

@@ -18,7 +18,7 @@ use super::{cgroup_mounts, cgroups, mountinfo, open_in, parse};
 use crate::check::{Facts, Mount, Task};
 use crate::ids::{HostPid, MountId};
 
-pub use node::{kernel, node, program_version};
+pub use node::{kernel, node, program_version, version_of};
 
 /// Namespaces that matter, by their name in `/proc/<pid>/ns`.
 const NAMESPACES: [&str; 9] = [

@@ -57,8 +57,12 @@ pub fn node(configured: Option<&Path>) -> Node {
 /// The version that a program prints when it is asked with `--version`; `None` when it cannot be run, says none or takes
 /// too long.
 pub fn program_version(program: &Path) -> Option<[u32; 3]> {
-    let mut child = Command::new(program)
-        .arg("--version")
+    version_of(Command::new(program).arg("--version"))
+}
+
+/// The version that a command prints; `None` as for [`program_version`].
+pub fn version_of(command: &mut Command) -> Option<[u32; 3]> {
+    let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

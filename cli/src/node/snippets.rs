@@ -1,0 +1,60 @@
+//! What CRI-O and podman read to know our runtimes.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use super::change::{Change, Wanted};
+
+/// CRI-O's file of ours.
+pub const CRI_O: &str = "/etc/crio/crio.conf.d/50-restow.conf";
+/// podman's file of ours.
+pub const PODMAN: &str = "/etc/containers/containers.conf.d/50-restow.conf";
+
+const HEADER: &str = "# Made by `restow install`; `restow uninstall` removes it.\n";
+
+/// A runtime of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Runtime {
+    /// What users call it.
+    pub name: String,
+    /// Its program, as the node has it.
+    pub program: PathBuf,
+}
+
+/// CRI-O's runtime handlers. Annotations of pods get into specs there without being named.
+#[must_use]
+pub fn cri_o(runtimes: &[Runtime]) -> Change {
+    let mut text = HEADER.to_owned();
+    for runtime in runtimes {
+        let _ = write!(
+            text,
+            "\n[crio.runtime.runtimes.{}]\nruntime_path = \"{}\"\nruntime_type = \"oci\"\nruntime_root = \"/run/{0}\"\n",
+            runtime.name,
+            runtime.program.display()
+        );
+    }
+    file(CRI_O, text, "CRI-O's runtime handlers")
+}
+
+/// podman's runtimes, for `podman --runtime NAME`.
+#[must_use]
+pub fn podman(runtimes: &[Runtime]) -> Change {
+    let mut text = format!("{HEADER}\n[engine.runtimes]\n");
+    for runtime in runtimes {
+        let _ = writeln!(
+            text,
+            "{} = [\"{}\"]",
+            runtime.name,
+            runtime.program.display()
+        );
+    }
+    file(PODMAN, text, "podman's runtimes")
+}
+
+fn file(path: &str, text: String, what: &str) -> Change {
+    Change {
+        path: Path::new(path).to_owned(),
+        wanted: Wanted::File(text),
+        what: what.to_owned(),
+    }
+}
