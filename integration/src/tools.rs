@@ -59,6 +59,19 @@ pub fn interposer() -> Result<PathBuf> {
     })
 }
 
+/// The shim.
+pub fn shim() -> Result<PathBuf> {
+    static SHIM: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    once(&SHIM, "RESTOW_SHIM_PROGRAM", || {
+        executable(cargo().args([
+            "--package",
+            "restow-shim",
+            "--bin",
+            "containerd-shim-restow-v2",
+        ]))
+    })
+}
+
 /// The command `restow`.
 pub fn restow() -> Result<PathBuf> {
     static RESTOW: OnceLock<Result<PathBuf, String>> = OnceLock::new();

@@ -37,6 +37,9 @@ pub struct NodeConfig {
     pub runtime: Option<PathBuf>,
     /// The directory with Restow's `criu`. Absent: the one that the asking program is in.
     pub lib_dir: Option<PathBuf>,
+    /// The shim that containerd's own is, for Restow's to stand before. Absent: the first `containerd-shim-runc-v2` beside Restow's, in
+    /// PATH, or where packages put shims.
+    pub stock_shim: Option<PathBuf>,
     /// Settings for containers that say nothing else.
     pub defaults: Policy,
     /// Explicit maps for every container.

@@ -1,0 +1,366 @@
+//! The process that stays between containerd and the stock shim for as long as a pod lives.
+//!
+//! One thread waits for everything: connections, frames in both directions, the stock shim's end, signals, workers. Each connection of
+//! containerd's gets one to the stock shim, so that streams keep their numbers, and frames go through undecoded, many calls at a time.
+//!
+//! * [`flow`]: frames in one direction.
+//! * `link`: a connection.
+
+pub mod flow;
+mod link;
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::{SockFlag, accept4};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+
+use crate::address;
+use crate::arguments::Arguments;
+use crate::error::{Attempt, Error};
+use link::{Buffers, Link, Read, Settled, Way};
+
+/// What in a bundle's `config.json` shows that a restore may be asked for, as JSON may spell it.
+const ASKING: [&[u8]; 2] = [b"restow.dev/restore-from", b"restow.dev\\/restore-from"];
+
+/// Whether the spec in `bundle` may ask for a restore. Nearly none does, and that is found out without parsing. What cannot be read
+/// asks for nothing.
+#[must_use]
+pub fn asks_for_restore(bundle: &Path) -> bool {
+    let longest = ASKING.iter().map(|text| text.len()).max().unwrap_or(0);
+    let Ok(mut file) = File::open(bundle.join("config.json")) else {
+        return false;
+    };
+    let mut buffer = [0; 8 << 10];
+    let mut kept = 0;
+    loop {
+        let read = match file.read(&mut buffer[kept..]) {
+            Ok(0) => return false,
+            Ok(read) => kept + read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(_) => return false,
+        };
+        let found = |text: &[u8]| {
+            buffer[..read]
+                .windows(text.len())
+                .any(|window| window == text)
+        };
+        if ASKING.iter().any(|text| found(text)) {
+            return true;
+        }
+        // What is looked for may be cut in two.
+        kept = read.min(longest - 1);
+        buffer.copy_within(read - kept..read, 0);
+    }
+}
+
+/// When the stock shim closes a connection, it is nearly always ending, and its descriptors are closed a moment before it has ended.
+/// containerd is to see the end of its connection when the sockets are gone, so it is given so long.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// What epoll's tokens say, in their lowest bits; the number of a link or worker is above.
+const LISTENER: u64 = 0;
+const STOCK_ENDED: u64 = 1;
+const SIGNAL: u64 = 2;
+const CLIENT: u64 = 3;
+const STOCK: u64 = 4;
+const BITS: u32 = 3;
+
+fn token(kind: u64, slot: usize) -> u64 {
+    (slot as u64) << BITS | kind
+}
+
+/// Runs as the proxy: the stock shim's address, our socket's path, and three inherited descriptors.
+///
+/// # Errors
+/// When it was not started by [`start`](crate::start).
+pub fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
+    let wrong = || io::Error::other("it is started by `start` only");
+    let [stock, own, fds @ ..] = &arguments.rest[..] else {
+        return Err(wrong()).attempt(|| "be the proxy".into());
+    };
+    let fds: Vec<OwnedFd> = fds.iter().filter_map(|fd| inherited(fd)).collect();
+    let [listener, watch, _guard] = <[OwnedFd; 3]>::try_from(fds)
+        .map_err(|_| wrong())
+        .attempt(|| "be the proxy".into())?;
+    let stock = stock.to_string_lossy();
+    let Some(stock) = address::path(&stock) else {
+        return Err(Error::Address(stock.into_owned()));
+    };
+    let mut proxy =
+        Proxy::new(stock, Path::new(own), listener, watch).attempt(|| "set the proxy up".into())?;
+    let served = proxy.serve();
+    proxy.end();
+    served.attempt(|| "serve containerd".into())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A descriptor that `start` left for us; from here on nothing else inherits it.
+#[allow(unsafe_code)]
+fn inherited(number: &OsStr) -> Option<OwnedFd> {
+    let number: RawFd = number.to_str()?.parse().ok()?;
+    if number <= 2 {
+        return None;
+    }
+    // SAFETY: `start` opened it for this process, and nothing else here owns it; when it is not open, the next call says so.
+    let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    match fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)) {
+        Ok(_) => Some(fd),
+        Err(_) => {
+            std::mem::forget(fd);
+            None
+        }
+    }
+}
+
+/// The proxy.
+struct Proxy {
+    epoll: Epoll,
+    listener: OwnedFd,
+    watch: OwnedFd,
+    signals: SignalFd,
+    /// The stock shim's socket.
+    stock: PathBuf,
+    /// Ours.
+    own: PathBuf,
+    links: Vec<Option<Link>>,
+    /// Links that the stock shim has closed, and until when they are kept.
+    abandoned: Vec<usize>,
+    patience: Option<Instant>,
+    buffers: Buffers,
+}
+
+impl Proxy {
+    fn new(stock: &Path, own: &Path, listener: OwnedFd, watch: OwnedFd) -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let mut mask = SigSet::empty();
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD] {
+            mask.add(signal);
+        }
+        mask.thread_block()?;
+        let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        let readable = |kind| EpollEvent::new(EpollFlags::EPOLLIN, kind);
+        epoll.add(&listener, readable(LISTENER))?;
+        epoll.add(&watch, readable(STOCK_ENDED))?;
+        epoll.add(&signals, readable(SIGNAL))?;
+        Ok(Self {
+            epoll,
+            listener,
+            watch,
+            signals,
+            stock: stock.into(),
+            own: own.into(),
+            links: Vec::new(),
+            abandoned: Vec::new(),
+            patience: None,
+            buffers: Buffers::new(),
+        })
+    }
+
+    /// Works until the stock shim has ended.
+    fn serve(&mut self) -> io::Result<()> {
+        let mut events = [EpollEvent::empty(); 16];
+        loop {
+            let count = match self.epoll.wait(&mut events, self.timeout()) {
+                Ok(count) => count,
+                Err(Errno::EINTR) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let mut ended = false;
+            for event in &events[..count] {
+                let data = event.data();
+                let slot = usize::try_from(data >> BITS).unwrap_or(usize::MAX);
+                match data & ((1 << BITS) - 1) {
+                    LISTENER => self.accept(),
+                    STOCK_ENDED => ended = true,
+                    SIGNAL => self.signalled(),
+                    CLIENT => self.ready(slot, Way::Up, event.events()),
+                    STOCK => self.ready(slot, Way::Down, event.events()),
+                    _ => {}
+                }
+            }
+            if ended {
+                return Ok(());
+            }
+            self.drop_abandoned();
+        }
+    }
+
+    /// Takes a connection of containerd's. When the stock shim takes none, containerd is told so by its end.
+    fn accept(&mut self) {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let Ok(number) = accept4(self.listener.as_raw_fd(), flags) else {
+            return;
+        };
+        let client = own(number);
+        let Ok(stock) = UnixStream::connect(&self.stock) else {
+            return;
+        };
+        if stock.set_nonblocking(true).is_err() {
+            return;
+        }
+        let slot = match self.links.iter().position(Option::is_none) {
+            Some(slot) => slot,
+            None => {
+                self.links.push(None);
+                self.links.len() - 1
+            }
+        };
+        let stock = (OwnedFd::from(stock), token(STOCK, slot));
+        self.links[slot] = Some(Link::new((client, token(CLIENT, slot)), stock));
+        self.settle(slot);
+    }
+
+    /// A side of a link can be read or written; `way` is the one that leads away from it.
+    fn ready(&mut self, slot: usize, way: Way, events: EpollFlags) {
+        let Some(Some(link)) = self.links.get_mut(slot) else {
+            // Dropped on account of an earlier event.
+            return;
+        };
+        let mut worked = Ok(());
+        if events.contains(EpollFlags::EPOLLOUT) {
+            let back = match way {
+                Way::Up => Way::Down,
+                Way::Down => Way::Up,
+            };
+            worked = link.flush(back);
+        }
+        if worked.is_ok()
+            && events.intersects(EpollFlags::EPOLLIN | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR)
+        {
+            worked = self.pass(slot, way).map(drop);
+        }
+        match worked {
+            Ok(()) => self.settle(slot),
+            Err(_) => self.drop_link(slot),
+        }
+    }
+
+    /// Reads once and passes on.
+    fn pass(&mut self, slot: usize, way: Way) -> io::Result<Read> {
+        let Some(Some(link)) = self.links.get_mut(slot) else {
+            return Ok(Read::Drained);
+        };
+        let mut held = Vec::new();
+        link.pass(way, &mut self.buffers, &mut |_, _| false, &mut held)
+    }
+
+    fn settle(&mut self, slot: usize) {
+        let settled = match self.links.get_mut(slot) {
+            Some(Some(link)) => link.settle(&self.epoll),
+            _ => return,
+        };
+        match settled {
+            Ok(Settled::Going) => {}
+            Ok(Settled::Abandoned) => {
+                self.abandoned.push(slot);
+                self.patience = Some(Instant::now() + PATIENCE);
+            }
+            Ok(Settled::Finished) | Err(_) => self.drop_link(slot),
+        }
+    }
+
+    /// How long to wait for something to happen.
+    fn timeout(&self) -> EpollTimeout {
+        let left = self
+            .patience
+            .map(|until| until.saturating_duration_since(Instant::now()));
+        left.and_then(|left| EpollTimeout::try_from(left).ok())
+            .unwrap_or(EpollTimeout::NONE)
+    }
+
+    /// The stock shim closed connections and goes on: containerd is to see that.
+    fn drop_abandoned(&mut self) {
+        if self.patience.is_some_and(|until| until <= Instant::now()) {
+            self.patience = None;
+            for slot in std::mem::take(&mut self.abandoned) {
+                self.drop_link(slot);
+            }
+        }
+    }
+
+    fn drop_link(&mut self, slot: usize) {
+        if let Some(link) = self.links.get_mut(slot) {
+            *link = None;
+            self.abandoned.retain(|abandoned| *abandoned != slot);
+        }
+    }
+
+    /// Asked to end: the stock shim is, in the same words, and we end with it. Children that have ended are collected.
+    fn signalled(&mut self) {
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            let signal = i32::try_from(info.ssi_signo).unwrap_or(0);
+            if signal != libc::SIGCHLD {
+                send_signal(&self.watch, signal);
+            }
+        }
+        while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            if status == WaitStatus::StillAlive {
+                break;
+            }
+        }
+    }
+
+    /// The stock shim has ended. What it still said is passed on; then the sockets go, before containerd sees the end of its connections
+    /// and goes on.
+    fn end(&mut self) {
+        for slot in 0..self.links.len() {
+            while let Ok(Read::More) = self.pass(slot, Way::Down) {}
+        }
+        let _ = fs::remove_file(&self.own);
+        address::remove_stale(&self.stock);
+        self.links.clear();
+    }
+}
+
+#[allow(unsafe_code)]
+fn own(number: RawFd) -> OwnedFd {
+    // SAFETY: accept4(2) has just made it; nobody else owns it.
+    unsafe { OwnedFd::from_raw_fd(number) }
+}
+
+#[allow(unsafe_code)]
+fn send_signal(process: &OwnedFd, signal: i32) {
+    // SAFETY: numbers, and no siginfo.
+    unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            process.as_fd().as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spec_that_asks_is_found_wherever_the_word_stands() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.json");
+        assert!(!asks_for_restore(dir.path()));
+        for before in [0, 1, 8180, 8192, 8200, 16370, 40000] {
+            let filler = " ".repeat(before);
+            fs::write(&path, format!("{filler}\"restow.dev/restore-from\":\"a\"")).unwrap();
+            assert!(asks_for_restore(dir.path()), "behind {before} bytes");
+            fs::write(&path, format!("{filler}\"restow.dev/enabled\":\"true\"")).unwrap();
+            assert!(!asks_for_restore(dir.path()));
+        }
+        fs::write(&path, r#""restow.dev\/restore-from.web""#).unwrap();
+        assert!(asks_for_restore(dir.path()));
+    }
+}
