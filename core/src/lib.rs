@@ -12,12 +12,15 @@
 //! * [`plan`]: what is done about each object, as plain data; no system calls.
 //! * [`stage`]: edited images beside links to the untouched ones; memory pages are never read or copied.
 //! * [`verify`]: the restored, still stopped tree compared with the plan.
+//! * [`checkpoint`]: where checkpoints are kept, and what of one is believed.
 //! * [`explain`]: what a log of CRIU says went wrong.
 //! * [`host`]: the only place that asks the kernel.
 //!
 //! The crate knows CRIU's images and Linux, not containerd, and does nothing asynchronous.
 
+pub mod archive;
 pub mod check;
+pub mod checkpoint;
 pub mod explain;
 pub mod finding;
 pub mod host;

@@ -34,6 +34,8 @@ pub struct Reader<R> {
     /// Where the payload started.
     offset: u64,
     rest: Rest,
+    /// Longer records are not read.
+    limit: u32,
 }
 
 /// What of the extra bytes was not read yet.
@@ -77,7 +79,15 @@ impl<R: Read> Reader<R> {
             payload: Vec::new(),
             offset: 0,
             rest: Rest::Bytes(0),
+            limit: u32::MAX,
         })
+    }
+
+    /// The same with a bound, in bytes, on each record: an untrusted image may hold one of any length.
+    #[must_use]
+    pub fn with_limit(mut self, limit: u32) -> Self {
+        self.limit = limit;
+        self
     }
 
     /// Its kind.
@@ -109,6 +119,13 @@ impl<R: Read> Reader<R> {
         }
         let length = u32::from_le_bytes(length);
         self.offset = self.at;
+        if length > self.limit {
+            let what = format!(
+                "record {index} has {length} bytes, which is more than the {} that are read",
+                self.limit
+            );
+            return Err(self.error(self.offset - 4, what));
+        }
         let got = self.read_payload(length)?;
         if got < u64::from(length) {
             let what =

@@ -1,17 +1,15 @@
 //! Reading the record images out of a checkpoint archive, in bounded memory.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek};
+use std::io::Read;
 use std::path::Path;
-use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
 use criu_image::Named;
+use restow::archive::EXPANSION;
+use restow::archive::tar::{Source, Tar};
 use restow::source::manifest;
-
-use super::tar::{Source, Tar, is_header};
 
 /// How much an archive may ask for.
 #[derive(Debug, Clone, Copy)]
@@ -20,8 +18,7 @@ pub struct Limits {
     pub images: u64,
     /// Members.
     pub members: u64,
-    /// How many times its own size a compressed archive may unpack to. The pages of a checkpoint shrink a few times; only
-    /// a bomb shrinks ten thousand times.
+    /// How many times its own size a compressed archive may unpack to, see [`EXPANSION`].
     pub expansion: u64,
 }
 
@@ -30,7 +27,7 @@ impl Default for Limits {
         Self {
             images: 512 << 20,
             members: 4 << 20,
-            expansion: 10_000,
+            expansion: EXPANSION,
         }
     }
 }
@@ -59,18 +56,6 @@ pub fn topmost(mut dirs: Dirs) -> Option<Dir> {
         .map(|(name, _)| name.clone())
         .min_by_key(|name| name.split('/').count())?;
     dirs.remove(&name)
-}
-
-const GZIP: &[u8] = &[0x1f, 0x8b];
-const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
-
-/// Memory that a zstd stream may ask for, as a power of two in bytes; zstd's own bound for untrusted streams.
-const ZSTD_WINDOW: u32 = 27;
-
-/// Whether a file that starts so is an archive.
-#[must_use]
-pub fn is_archive(start: &[u8]) -> bool {
-    start.starts_with(GZIP) || start.starts_with(ZSTD) || is_header(start)
 }
 
 /// Reads the record images of an archive: tar, plain or compressed with gzip or zstd.
@@ -138,52 +123,15 @@ impl Take for Files<'_> {
 }
 
 fn go_through<T: Take>(path: &Path, limits: &Limits, what: T) -> Result<T::Taken> {
-    let mut file = File::open(path).context("It cannot be opened")?;
-    let mut start = [0; 4];
-    let got = file.read(&mut start).context("It cannot be read")?;
-    file.rewind().context("It cannot be read")?;
-    if start[..got].starts_with(GZIP) || start[..got].starts_with(ZSTD) {
-        go_through_packed(file, limits, what)
-    } else {
-        let left = file.metadata().context("It cannot be read")?.len();
-        let input = BufReader::with_capacity(1 << 16, file);
-        what.take(Tar::new(Plain { input, left }), limits)
-    }
+    let file = File::open(path).context("It cannot be opened")?;
+    let tar = restow::archive::open(file, limits.expansion).context("It cannot be read")?;
+    what.take(tar, limits)
 }
 
 /// Reads the record images of a compressed archive.
 pub fn read_packed(packed: impl Read, limits: &Limits) -> Result<Dirs> {
-    go_through_packed(packed, limits, Images)
-}
-
-fn go_through_packed<T: Take>(packed: impl Read, limits: &Limits, what: T) -> Result<T::Taken> {
-    let taken = Rc::new(Cell::new(0));
-    let mut packed = BufReader::with_capacity(
-        1 << 16,
-        Counted {
-            input: packed,
-            taken: Rc::clone(&taken),
-        },
-    );
-    let is_gzip = io::BufRead::fill_buf(&mut packed)
-        .context("It cannot be read")?
-        .starts_with(GZIP);
-    let unpacked: Box<dyn Read + '_> = if is_gzip {
-        Box::new(flate2::bufread::MultiGzDecoder::new(packed))
-    } else {
-        let mut decoder = zstd::Decoder::with_buffer(packed).context("It cannot be unpacked")?;
-        decoder
-            .window_log_max(ZSTD_WINDOW)
-            .context("It cannot be unpacked")?;
-        Box::new(decoder)
-    };
-    let unpacked = Unpacked {
-        input: unpacked,
-        given: 0,
-        taken,
-        expansion: limits.expansion,
-    };
-    what.take(Tar::new(unpacked), limits)
+    let unpacked = restow::archive::unpacked(packed, limits.expansion);
+    Images.take(Tar::new(unpacked.context("It cannot be unpacked")?), limits)
 }
 
 /// Reads the record images of an archive that is not compressed.
@@ -250,68 +198,3 @@ fn members<R: Source>(mut tar: Tar<R>, limits: &Limits) -> Result<Dirs> {
     }
     Ok(dirs)
 }
-
-/// A file, in which what is left out is not even read.
-struct Plain {
-    input: BufReader<File>,
-    /// Up to its end; seeking goes beyond without an error.
-    left: u64,
-}
-
-impl Read for Plain {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let got = self.input.read(buffer)?;
-        self.left = self.left.saturating_sub(got as u64);
-        Ok(got)
-    }
-}
-
-impl Source for Plain {
-    fn skip(&mut self, count: u64) -> io::Result<()> {
-        match i64::try_from(count) {
-            Ok(offset) if count <= self.left => {
-                self.left -= count;
-                self.input.seek_relative(offset)
-            }
-            _ => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
-    }
-}
-
-/// Counts what a decoder takes.
-struct Counted<R> {
-    input: R,
-    taken: Rc<Cell<u64>>,
-}
-
-impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let got = self.input.read(buffer)?;
-        self.taken.set(self.taken.get() + got as u64);
-        Ok(got)
-    }
-}
-
-/// A decoder's output, watched for bombs.
-struct Unpacked<'a> {
-    input: Box<dyn Read + 'a>,
-    given: u64,
-    taken: Rc<Cell<u64>>,
-    expansion: u64,
-}
-
-impl Read for Unpacked<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        /// Every archive may have this much, however small it is.
-        const FREE: u64 = 1 << 30;
-        let got = self.input.read(buffer)?;
-        self.given += got as u64;
-        if self.given > FREE && self.given / self.expansion > self.taken.get() {
-            let what = format!("it unpacks to more than {} times its size", self.expansion);
-            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
-        }
-        Ok(got)
-    }
-}
-
-impl Source for Unpacked<'_> {}

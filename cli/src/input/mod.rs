@@ -3,7 +3,6 @@
 //! Pages are never read: of what holds no records only the size is known.
 
 mod archive;
-pub mod tar;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -14,8 +13,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use criu_image::{Image, Kind, Named};
 
+pub use restow::archive::is_archive;
+
 pub use archive::{
-    Dir, Dirs, Limits, is_archive, read as read_archive, read_named, read_packed, read_tar, topmost,
+    Dir, Dirs, Limits, read as read_archive, read_named, read_packed, read_tar, topmost,
 };
 
 /// An image directory, wherever it is.
@@ -57,7 +58,7 @@ impl Input {
             .take(512)
             .read_to_end(&mut start)
             .with_context(|| format!("{} cannot be read", path.display()))?;
-        if archive::is_archive(&start) {
+        if is_archive(&start) {
             let contents = archive::read(path, &Limits::default())
                 .with_context(|| path.display().to_string())?;
             return ImageSet::of_archive(path, contents).map(Self::Set);

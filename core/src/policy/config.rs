@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::maps::{self, Map, Maps, Origin};
-use super::{ANNOTATION_PREFIX, Choice, Policy};
+use super::{ANNOTATION_PREFIX, Choice, Policy, RestoreFrom};
+use crate::checkpoint::{NameError, Settings};
 use crate::ids::HostPath;
 
 /// Annotation in which containerd's CRI plugin names the container.
-const CONTAINER_NAME: &str = "io.kubernetes.cri.container-name";
+pub const CONTAINER_NAME: &str = "io.kubernetes.cri.container-name";
 
 /// Which containers Restow works on without being asked by an annotation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -50,6 +51,12 @@ pub struct NodeConfig {
     pub allowed_maps: Vec<String>,
     /// Directories of the node below which a pod's maps may name places.
     pub map_roots: Vec<PathBuf>,
+    /// Where checkpoints are, and which may be used.
+    pub checkpoints: Settings,
+    /// The stock shim. Absent: the first `containerd-shim-runc-v2` where containerd looks for shims.
+    pub stock_shim: Option<PathBuf>,
+    /// Directory of the program `criu` that is Restow's. Absent: `bin` or `lib` beside the program that looks for it.
+    pub lib_dir: Option<PathBuf>,
 }
 
 /// Why a configuration or an annotation cannot be used.
@@ -90,6 +97,14 @@ pub enum Error {
         name: String,
         /// The known ones.
         known: String,
+    },
+    /// What is to be restored is no name.
+    #[error("{name} names no checkpoint")]
+    Checkpoint {
+        /// What the user calls it.
+        name: String,
+        /// Why.
+        source: NameError,
     },
     /// A map that cannot be used.
     #[error(transparent)]
@@ -186,6 +201,16 @@ impl NodeConfig {
                         let judge = |map: &Map| self.judge(map);
                         policy.maps.add_said(value, origin, &called, false, judge)?;
                     }
+                    "restore-from" => {
+                        let name = value.parse();
+                        policy.restore_from = Some(RestoreFrom {
+                            name: name.map_err(|source| Error::Checkpoint {
+                                name: called,
+                                source,
+                            })?,
+                            for_container,
+                        });
+                    }
                     _ => policy.set(key, &called, value)?,
                 }
                 asked = true;
@@ -256,10 +281,11 @@ impl Policy {
             "hostname" => self.hostname = choose(name, value)?,
             "tcp" => self.tcp = choose(name, value)?,
             "volumes" => self.volumes = choose(name, value)?,
+            "on-failure" => self.on_failure = choose(name, value)?,
             _ => {
                 return Err(Error::Unknown {
                     name: name.into(),
-                    known: "enabled, cgroup-files, manage-cgroups, hostname, tcp, volumes, map"
+                    known: "enabled, cgroup-files, manage-cgroups, hostname, tcp, volumes, map, restore-from, on-failure"
                         .into(),
                 });
             }

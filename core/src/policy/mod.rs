@@ -9,7 +9,9 @@ pub mod maps;
 
 use serde::{Deserialize, Serialize};
 
-pub use config::{Enable, Error, NodeConfig};
+use crate::checkpoint::CheckpointName;
+
+pub use config::{CONTAINER_NAME, Enable, Error, NodeConfig};
 pub use maps::Maps;
 
 /// Prefix of every annotation of ours.
@@ -67,6 +69,12 @@ choice!(
     Volumes { Check = "check", Carry = "carry" }
 );
 
+choice!(
+    /// What happens when a container cannot be restored from the checkpoint that it asks for: its creation fails (`fail`), or it
+    /// starts afresh, with the reason in the log (`start`).
+    OnFailure { Fail = "fail", Start = "start" }
+);
+
 /// The settings for one container.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
@@ -81,7 +89,21 @@ pub struct Policy {
     pub tcp: Tcp,
     /// See [`Volumes`].
     pub volumes: Volumes,
+    /// See [`OnFailure`].
+    pub on_failure: OnFailure,
+    /// The checkpoint that the container is restored from instead of being started.
+    #[serde(skip)]
+    pub restore_from: Option<RestoreFrom>,
     /// Explicit maps.
     #[serde(skip)]
     pub maps: Maps,
+}
+
+/// Which checkpoint a container is restored from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestoreFrom {
+    /// Its name.
+    pub name: CheckpointName,
+    /// The annotation names this container, and not only the pod.
+    pub for_container: bool,
 }

@@ -6,7 +6,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use criu_image::views::View;
@@ -24,10 +24,10 @@ pub const PARENT: &str = "parent";
 const MAX_FILES_SIZE: u64 = 256 << 20;
 
 /// Largest other image, in bytes. The largest seen, a `cgroup.img` of a host with 5,000 cgroups, had 6 MiB.
-const MAX_SIZE: u64 = 32 << 20;
+pub(crate) const MAX_SIZE: u64 = 32 << 20;
 
 /// Largest record, in bytes. A whole `cgroup.img` is one record.
-const MAX_RECORD: usize = 16 << 20;
+pub(crate) const MAX_RECORD: usize = 16 << 20;
 
 /// Why an image set cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +66,21 @@ pub enum Error {
         /// Its value.
         value: String,
     },
+    /// Memory is not whole.
+    #[error(
+        "{path}: {has}, and {pagemap} says that {bytes} bytes of memory are in it: the checkpoint was cut short, or is still \
+         being written; copy it again, or make a new one"
+    )]
+    Pages {
+        /// The file with pages.
+        path: PathBuf,
+        /// What is there of it.
+        has: String,
+        /// The pagemap that says otherwise.
+        pagemap: String,
+        /// How many bytes it says.
+        bytes: u64,
+    },
     /// An image that every set has is not there.
     #[error("{dir} is no whole CRIU image set: it has no {name}")]
     Missing {
@@ -98,6 +113,10 @@ impl ImageDir {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
     }
 
     /// The names of everything in it.

@@ -13,6 +13,7 @@ use criu_image::{Bytes, Kind, views};
 
 use super::cgroup_dirs;
 pub use super::image_dir::{Error, ImageDir, PARENT};
+pub(crate) use super::image_dir::{MAX_RECORD, MAX_SIZE};
 use super::manifest::{self, Manifest};
 use super::{
     CgroupMember, CgroupSet, FsType, Hierarchy, LockMethod, Mount, OpenFile, Source, Task,

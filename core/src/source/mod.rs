@@ -7,6 +7,7 @@ mod cgroup_dirs;
 mod image_dir;
 pub mod images;
 pub mod manifest;
+pub mod pages;
 mod sockets;
 
 use std::collections::{BTreeMap, BTreeSet};

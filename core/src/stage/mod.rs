@@ -11,22 +11,18 @@ mod edit;
 mod sockets;
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
-
+use crate::host::own_dir::{Failed, OwnDir};
 use crate::plan::Plan;
 use crate::source::images::{self, ImageDir};
 
 /// Where staging directories are made on a node.
 pub const ROOT: &str = "/run/restow/staging";
-
-/// Name of the lock inside a staging directory; while it is held, the directory is in use.
-const LOCK: &str = ".lock";
 
 /// Why staging failed.
 #[derive(Debug, thiserror::Error)]
@@ -54,13 +50,25 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error 
     }
 }
 
+impl From<Failed> for Error {
+    fn from(failed: Failed) -> Self {
+        let Failed {
+            action,
+            path,
+            source,
+        } = failed;
+        Self::Io {
+            action,
+            path,
+            source,
+        }
+    }
+}
+
 /// A staging directory. It goes away with [`Staging::remove`]; one whose process died is collected by the next
 /// [`Staging::new`].
 #[derive(Debug)]
-pub struct Staging {
-    path: PathBuf,
-    lock: Flock<File>,
-}
+pub struct Staging(OwnDir);
 
 impl Staging {
     /// Makes an empty staging directory below `root`, and removes those there that nobody uses any more.
@@ -69,36 +77,7 @@ impl Staging {
     /// When `root` cannot be made or written.
     pub fn new(root: &Path) -> Result<Self, Error> {
         // 0711: a user namespace's root must be able to walk through.
-        let mut builder = DirBuilder::new();
-        builder
-            .recursive(true)
-            .mode(0o711)
-            .create(root)
-            .map_err(failed("make", root))?;
-        let root = root.canonicalize().map_err(failed("find", root))?;
-        // Held while a directory is made and locked, so that nobody collects it in between.
-        let _making = lock_root(&root)?;
-        collect(&root);
-        let own = std::process::id();
-        for attempt in 0.. {
-            let path = root.join(format!("{own}.{attempt}"));
-            match DirBuilder::new().mode(0o711).create(&path) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                Err(error) => return Err(failed("make", &path)(error)),
-            }
-            let lock_path = path.join(LOCK);
-            let file = File::options()
-                .create_new(true)
-                .write(true)
-                .mode(0o600)
-                .open(&lock_path);
-            let file = file.map_err(failed("make", &lock_path))?;
-            let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
-                .map_err(|(_, errno)| failed("lock", &lock_path)(errno.into()))?;
-            return Ok(Self { path, lock });
-        }
-        unreachable!("attempts do not end")
+        Ok(Self(OwnDir::new(root, 0o711, |_| false)?))
     }
 
     /// Fills it: edited images as files, everything else as links.
@@ -111,14 +90,14 @@ impl Staging {
             .path()
             .canonicalize()
             .map_err(failed("find", images.path()))?;
-        let back = relative(&self.path, &originals);
+        let back = relative(self.path(), &originals);
         for name in images.names()? {
             if edited.contains_key(&name) {
                 continue;
             }
-            let here = self.path.join(&name);
+            let here = self.path().join(&name);
             let there = if name == images::PARENT {
-                parent(&originals, &self.path)?
+                parent(&originals, self.path())?
             } else {
                 back.join(&name)
             };
@@ -129,7 +108,7 @@ impl Staging {
 
     fn write(&self, edited: &BTreeMap<std::ffi::OsString, Vec<u8>>) -> Result<(), Error> {
         for (name, bytes) in edited {
-            let path = self.path.join(name);
+            let path = self.path().join(name);
             let file = File::options()
                 .create_new(true)
                 .write(true)
@@ -143,12 +122,12 @@ impl Staging {
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.0.path()
     }
 
     /// The lock's descriptor; whoever holds it keeps the directory.
     pub fn lock(&self) -> BorrowedFd<'_> {
-        self.lock.as_fd()
+        self.0.lock()
     }
 
     /// Removes it.
@@ -156,29 +135,7 @@ impl Staging {
     /// # Errors
     /// When something in it cannot be removed.
     pub fn remove(self) -> Result<(), Error> {
-        // Half removed, it must not be collected by another at the same time.
-        let _removing = self.path.parent().map(lock_root).transpose()?;
-        fs::remove_dir_all(&self.path).map_err(failed("remove", &self.path))
-    }
-}
-
-fn lock_root(root: &Path) -> Result<Flock<File>, Error> {
-    let directory = File::open(root).map_err(failed("open", root))?;
-    Flock::lock(directory, FlockArg::LockExclusive)
-        .map_err(|(_, errno)| failed("lock", root)(errno.into()))
-}
-
-/// Removes staging directories whose users are gone; the caller holds the root's lock. Best effort: what cannot be
-/// removed now is tried again next time.
-fn collect(root: &Path) {
-    for entry in fs::read_dir(root).into_iter().flatten().flatten() {
-        let lock = File::open(entry.path().join(LOCK)).ok();
-        let held = lock.map(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock));
-        // One without a lock was left in the instant before it got one.
-        if !matches!(held, Some(Err(_))) {
-            let _ = fs::remove_dir_all(entry.path());
-        }
-        drop(held);
+        Ok(self.0.remove()?)
     }
 }
 
@@ -201,7 +158,10 @@ fn relative(from: &Path, to: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::host::own_dir::LOCK;
 
     #[test]
     fn links_lead_from_one_directory_to_the_other() {

@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 pub use dump::{pack_volumes, remove};
 pub use pack::{Packed, pack};
 pub use restore::unpack_volumes;
+pub(crate) use unpack::{Attributes, below, fill};
 pub use unpack::{Unpacked, is_empty, unpack};
 
 /// More entries are neither packed nor unpacked.
@@ -37,14 +38,14 @@ const CARRIED_ATTRIBUTES: [&str; 3] = ["user.", "security.capability", "system.p
 /// any byte, and the usual `SCHILY.xattr.` has no way to tell a line feed in them from its end.
 const PAX_ATTRIBUTE: &str = "RESTOW.xattr";
 
-fn is_carried(attribute: &str) -> bool {
+pub(crate) fn is_carried(attribute: &str) -> bool {
     CARRIED_ATTRIBUTES
         .iter()
         .any(|prefix| attribute.starts_with(prefix))
 }
 
 /// Opens what is below an open directory: no link is followed, no mount is entered.
-fn beneath(root: BorrowedFd<'_>, path: &Path, flags: OFlag) -> io::Result<OwnedFd> {
+pub(crate) fn beneath(root: BorrowedFd<'_>, path: &Path, flags: OFlag) -> io::Result<OwnedFd> {
     let path = if path.as_os_str().is_empty() {
         Path::new(".")
     } else {
@@ -67,7 +68,7 @@ fn beneath(root: BorrowedFd<'_>, path: &Path, flags: OFlag) -> io::Result<OwnedF
 }
 
 /// The path by which an open file can be opened again, or its attributes be asked for.
-fn again(fd: &impl AsFd) -> String {
+pub(crate) fn again(fd: &impl AsFd) -> String {
     use std::os::fd::AsRawFd;
     format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
 }
@@ -119,17 +120,17 @@ impl<T: Read> Read for Summed<T> {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn unhex(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
     let digit = |digit: u8| char::from(digit).to_digit(16);
     let pair = |pair: &[u8]| u8::try_from(digit(pair[0])? << 4 | digit(*pair.get(1)?)?).ok();
     text.as_bytes().chunks(2).map(pair).collect()
 }
 
-fn at(path: &Path) -> impl Fn(io::Error) -> io::Error + '_ {
+pub(crate) fn at(path: &Path) -> impl Fn(io::Error) -> io::Error + '_ {
     move |error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 

@@ -86,12 +86,14 @@ struct Directory {
     attributes: Attributes,
 }
 
-struct Attributes {
-    uid: u32,
-    gid: u32,
-    mode: u32,
-    mtime: TimeSpec,
-    extended: Vec<(String, Vec<u8>)>,
+/// What a file has besides its content.
+#[derive(Debug, Clone)]
+pub(crate) struct Attributes {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) mode: u32,
+    pub(crate) mtime: TimeSpec,
+    pub(crate) extended: Vec<(String, Vec<u8>)>,
 }
 
 struct Unpacker {
@@ -244,7 +246,7 @@ impl Unpacker {
 }
 
 /// A path of the archive, as one below the volume.
-fn below(bytes: &[u8]) -> io::Result<PathBuf> {
+pub(crate) fn below(bytes: &[u8]) -> io::Result<PathBuf> {
     let path = Path::new(OsStr::from_bytes(bytes));
     let mut below = PathBuf::new();
     for part in path.components() {
@@ -253,7 +255,7 @@ fn below(bytes: &[u8]) -> io::Result<PathBuf> {
             Component::Normal(name) => below.push(name),
             _ => {
                 return Err(io::Error::other(format!(
-                    "the archive has the path {}, which leads out of the volume",
+                    "the archive has the path {}, which leads out of it",
                     path.display()
                 )));
             }
@@ -268,7 +270,7 @@ fn below(bytes: &[u8]) -> io::Result<PathBuf> {
 }
 
 /// Copies the content, leaving holes where there are but zeros.
-fn fill(file: &File, content: &mut impl Read) -> io::Result<()> {
+pub(crate) fn fill(file: &File, content: &mut impl Read) -> io::Result<()> {
     let (mut buffer, zeros) = (vec![0; BLOCK], vec![0; BLOCK]);
     let mut at = 0;
     loop {
@@ -320,7 +322,7 @@ impl Attributes {
         Ok(attributes)
     }
 
-    fn set(&self, fd: &OwnedFd) -> io::Result<()> {
+    pub(crate) fn set(&self, fd: &OwnedFd) -> io::Result<()> {
         std::os::unix::fs::fchown(fd, Some(self.uid), Some(self.gid))?;
         self.extended(fd)?;
         // After the owner, which takes set-user-id away, and the access lists, which are part of it.
@@ -329,7 +331,7 @@ impl Attributes {
     }
 
     /// For what cannot be opened without an effect; the link in /proc leads to the object itself.
-    fn set_by_path(&self, fd: &OwnedFd) -> io::Result<()> {
+    pub(crate) fn set_by_path(&self, fd: &OwnedFd) -> io::Result<()> {
         let path = again(fd);
         std::os::unix::fs::chown(&path, Some(self.uid), Some(self.gid))?;
         self.extended(fd)?;

@@ -1,7 +1,7 @@
 //! Going through a tar archive in the memory of one header.
 //!
-//! Archives are untrusted. This reads names, types and sizes, with the extensions for long names and large files of GNU
-//! and POSIX, and nothing else; it makes no files. Every length is checked against a bound before it is believed, which
+//! Archives are untrusted. This reads what a header says, with the extensions of GNU and POSIX for long names, large files
+//! and extended attributes; it makes no files. Every length is checked against a bound before it is believed, which
 //! general tar libraries do not do for long names.
 
 use std::io::{self, Read};
@@ -9,8 +9,12 @@ use std::io::{self, Read};
 /// The unit of a tar archive, in bytes.
 const BLOCK: usize = 512;
 
-/// Names and extended headers are no longer than this.
-const MAX_HEADER: u64 = 64 << 10;
+/// Names and extended headers are no longer than this: an extended attribute has at most 64 KiB (`linux/limits.h`,
+/// `XATTR_SIZE_MAX`), and a file seldom more than one of that size.
+const MAX_HEADER: u64 = 256 << 10;
+
+/// Prefix of the keyword of a pax record with an extended attribute, as Go's and GNU's archivers write it. The value is raw.
+const PAX_ATTRIBUTE: &[u8] = b"SCHILY.xattr.";
 
 /// A stream that can leave bytes out.
 pub trait Source: Read {
@@ -42,6 +46,61 @@ pub struct Member {
     pub size: u64,
     /// Whether it is a regular file, not a link, directory or device.
     pub is_file: bool,
+    /// What it is.
+    pub kind: MemberKind,
+    /// Where a link leads, as it stands in the archive.
+    pub link: Vec<u8>,
+    /// Permissions with set-user-id, set-group-id and sticky; `None` when the header has no such number.
+    pub mode: Option<u32>,
+    /// User and group that own it; `None` when the header names none that exists.
+    pub owner: Option<(u32, u32)>,
+    /// Time of its last change, in seconds since the epoch and nanoseconds.
+    pub mtime: (i64, u32),
+    /// Major and minor number of a device.
+    pub device: (u64, u64),
+    /// Names and values of its extended attributes.
+    pub attributes: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// What a member is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemberKind {
+    /// A regular file.
+    File,
+    /// A regular file of which the archive has only parts.
+    Sparse,
+    /// Another name of an earlier member.
+    Link,
+    /// A symbolic link.
+    Symlink,
+    /// A character device.
+    CharDevice,
+    /// A block device.
+    BlockDevice,
+    /// A directory.
+    Directory,
+    /// A named pipe.
+    Fifo,
+    /// Something else, by its letter in the header.
+    Other(u8),
+}
+
+impl std::fmt::Display for MemberKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::File => "a file",
+            Self::Sparse => "a sparse file",
+            Self::Link => "a hard link",
+            Self::Symlink => "a symbolic link",
+            Self::CharDevice => "a character device",
+            Self::BlockDevice => "a block device",
+            Self::Directory => "a directory",
+            Self::Fifo => "a named pipe",
+            Self::Other(letter) => {
+                return write!(f, "of type {:?}", char::from(*letter));
+            }
+        })
+    }
 }
 
 /// An archive on its way.
@@ -73,6 +132,7 @@ impl<R: Source> Tar<R> {
     /// When the archive cannot be read or is damaged.
     pub fn next_member(&mut self) -> io::Result<Option<Member>> {
         let mut long_path = None;
+        let mut long_link = None;
         let mut pax = Pax::default();
         loop {
             self.source.skip(self.left + self.filling)?;
@@ -98,30 +158,21 @@ impl<R: Source> Tar<R> {
             self.left = content;
             self.filling = content.next_multiple_of(BLOCK as u64) - content;
             match header[156] {
-                b'L' => {
-                    let mut path = self.read_short()?;
-                    path.truncate(
-                        path.iter()
-                            .position(|byte| *byte == 0)
-                            .unwrap_or(path.len()),
-                    );
-                    long_path = Some(path);
-                }
+                b'L' => long_path = Some(self.read_name()?),
+                b'K' => long_link = Some(self.read_name()?),
                 b'x' => pax = Pax::parse(&self.read_short()?)?,
-                b'g' | b'K' => {}
+                b'g' => {}
                 kind => {
                     if kind == b'S' {
                         self.skip_sparse_map(&header)?;
                     }
                     let path = pax
                         .path
+                        .take()
                         .or(long_path)
                         .unwrap_or_else(|| short_path(&header));
-                    return Ok(Some(Member {
-                        path,
-                        size,
-                        is_file: matches!(kind, 0 | b'0' | b'7') && !pax.sparse,
-                    }));
+                    let link = pax.link.take().or(long_link);
+                    return Ok(Some(Member::new(&header, path, link, size, pax)));
                 }
             }
         }
@@ -140,6 +191,18 @@ impl<R: Source> Tar<R> {
         }
         self.left = 0;
         Ok(bytes)
+    }
+
+    /// The content of the current member as a stream, which fails when it ends too early.
+    pub fn content(&mut self) -> Content<'_, R> {
+        Content { tar: self }
+    }
+
+    fn read_name(&mut self) -> io::Result<Vec<u8>> {
+        let mut name = self.read_short()?;
+        let end = name.iter().position(|byte| *byte == 0);
+        name.truncate(end.unwrap_or(name.len()));
+        Ok(name)
     }
 
     fn read_short(&mut self) -> io::Result<Vec<u8>> {
@@ -180,6 +243,74 @@ impl<R: Source> Tar<R> {
             more = block[504] != 0;
         }
         Ok(())
+    }
+}
+
+/// The content of a member.
+#[derive(Debug)]
+pub struct Content<'t, R> {
+    tar: &'t mut Tar<R>,
+}
+
+impl<R: Source> Read for Content<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.tar.left).unwrap_or(usize::MAX);
+        let most = buffer.len().min(left);
+        if most == 0 {
+            return Ok(0);
+        }
+        let got = self.tar.source.read(&mut buffer[..most])?;
+        if got == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.tar.left -= got as u64;
+        Ok(got)
+    }
+}
+
+impl Member {
+    fn new(
+        header: &[u8; BLOCK],
+        path: Vec<u8>,
+        link: Option<Vec<u8>>,
+        size: u64,
+        pax: Pax,
+    ) -> Self {
+        let kind = match header[156] {
+            b'S' => MemberKind::Sparse,
+            0 | b'0' | b'7' if pax.sparse => MemberKind::Sparse,
+            // How archivers before POSIX wrote a directory.
+            0 | b'0' if path.ends_with(b"/") => MemberKind::Directory,
+            0 | b'0' | b'7' => MemberKind::File,
+            b'1' => MemberKind::Link,
+            b'2' => MemberKind::Symlink,
+            b'3' => MemberKind::CharDevice,
+            b'4' => MemberKind::BlockDevice,
+            b'5' => MemberKind::Directory,
+            b'6' => MemberKind::Fifo,
+            other => MemberKind::Other(other),
+        };
+        let short = |field: &[u8]| number(field).ok().and_then(|n| u32::try_from(n).ok());
+        let seconds = number(&header[136..148]).ok();
+        let seconds = seconds.and_then(|seconds| i64::try_from(seconds).ok());
+        Self {
+            path,
+            size,
+            is_file: kind == MemberKind::File,
+            kind,
+            link: link.unwrap_or_else(|| text(&header[157..257])),
+            mode: short(&header[100..108]).map(|mode| mode & 0o7777),
+            owner: pax
+                .uid
+                .or_else(|| short(&header[108..116]))
+                .zip(pax.gid.or_else(|| short(&header[116..124]))),
+            mtime: pax.mtime.or(seconds.map(|s| (s, 0))).unwrap_or_default(),
+            device: (
+                number(&header[329..337]).unwrap_or(u64::MAX),
+                number(&header[337..345]).unwrap_or(u64::MAX),
+            ),
+            attributes: pax.attributes,
+        }
     }
 }
 
@@ -227,14 +358,13 @@ fn number(field: &[u8]) -> io::Result<u64> {
     })
 }
 
+/// A field up to its end.
+fn text(field: &[u8]) -> Vec<u8> {
+    let mut parts = field.split(|byte| *byte == 0);
+    parts.next().unwrap_or_default().to_vec()
+}
+
 fn short_path(header: &[u8; BLOCK]) -> Vec<u8> {
-    let text = |field: &[u8]| {
-        field
-            .split(|byte| *byte == 0)
-            .next()
-            .unwrap_or_default()
-            .to_vec()
-    };
     let name = text(&header[..100]);
     let prefix = text(&header[345..500]);
     if &header[257..263] == b"ustar\0" && !prefix.is_empty() {
@@ -248,7 +378,12 @@ fn short_path(header: &[u8; BLOCK]) -> Vec<u8> {
 #[derive(Debug, Default)]
 struct Pax {
     path: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
     size: Option<u64>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+    mtime: Option<(i64, u32)>,
+    attributes: Vec<(Vec<u8>, Vec<u8>)>,
     sparse: bool,
 }
 
@@ -271,6 +406,10 @@ impl Pax {
             };
             match key {
                 b"path" => pax.path = Some(value.to_vec()),
+                b"linkpath" => pax.link = Some(value.to_vec()),
+                b"uid" => pax.uid = decimal(value),
+                b"gid" => pax.gid = decimal(value),
+                b"mtime" => pax.mtime = std::str::from_utf8(value).ok().and_then(time),
                 b"size" => {
                     let size = std::str::from_utf8(value)
                         .ok()
@@ -280,10 +419,25 @@ impl Pax {
                     };
                     pax.size = Some(size);
                 }
-                key => pax.sparse |= key.starts_with(b"GNU.sparse."),
+                key => match key.strip_prefix(PAX_ATTRIBUTE) {
+                    Some(name) => pax.attributes.push((name.to_vec(), value.to_vec())),
+                    None => pax.sparse |= key.starts_with(b"GNU.sparse."),
+                },
             }
             text = &text[length..];
         }
         Ok(pax)
     }
+}
+
+fn decimal(text: &[u8]) -> Option<u32> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// Seconds with or without a fraction.
+fn time(text: &str) -> Option<(i64, u32)> {
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits = fraction.chars().chain(std::iter::repeat('0')).take(9);
+    let digits: String = digits.collect();
+    Some((seconds.parse().ok()?, digits.parse().ok()?))
 }
