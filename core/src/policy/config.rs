@@ -55,8 +55,6 @@ pub struct NodeConfig {
     pub checkpoints: Settings,
     /// The stock shim. Absent: the first `containerd-shim-runc-v2` where containerd looks for shims.
     pub stock_shim: Option<PathBuf>,
-    /// Directory of the program `criu` that is Restow's. Absent: `bin` or `lib` beside the program that looks for it.
-    pub lib_dir: Option<PathBuf>,
 }
 
 /// Why a configuration or an annotation cannot be used.
