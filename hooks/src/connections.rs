@@ -114,11 +114,6 @@ impl PodNetwork {
         })
     }
 
-    /// The descriptor that has to stay open.
-    pub fn descriptor(&self) -> RawFd {
-        self.namespace.as_raw_fd()
-    }
-
     /// Unlocks it, if the dump that made `images` has left it locked. Returns whether that was so.
     ///
     /// # Errors

@@ -10,13 +10,14 @@ use restow::host;
 use restow::host::carry;
 use restow::host::journal::{Journal, replace};
 use restow::ids::HostPid;
-use restow::policy::{Policy, Tcp, Volumes};
+use restow::policy::{Policy, Volumes};
 use restow::source::images::{self, ImageDir};
 use restow::source::manifest::{CarriedVolume, FILE_NAME, ManifestCgroup};
 use restow::source::{Hierarchy, Manifest, ManifestFile};
 use restow::target::TargetMount;
 
 use crate::connections::{self, PodNetwork};
+use crate::launch::Launched;
 use crate::operation::Operation;
 use crate::precheck::Precheck;
 use crate::relay::{Answer, Stage};
@@ -25,10 +26,11 @@ use crate::rpc::Notification;
 /// Annotations with this prefix say which pod and container it was.
 const IDENTITY: &str = "io.kubernetes.";
 
-/// A dump that is ready to start.
+/// A dump.
 #[derive(Debug)]
 pub struct Dump {
     init: HostPid,
+    policy: Policy,
     runtime: String,
     container: Option<String>,
     identity: BTreeMap<String, String>,
@@ -37,54 +39,25 @@ pub struct Dump {
     precheck: Precheck,
     unreachable: Vec<ManifestFile>,
     unrecorded: BTreeSet<Hierarchy>,
-    tcp: Tcp,
     /// Volumes whose content may have to travel: the container's bind mounts, when it is to be carried.
     binds: Vec<TargetMount>,
     volumes: Vec<CarriedVolume>,
     network: Option<PodNetwork>,
+    /// What the frozen tree is.
+    frozen: Option<Manifest>,
     written: bool,
     succeeded: bool,
 }
 
 impl Dump {
-    /// Prepares the dump.
+    /// A dump of which nothing is done yet.
     ///
     /// # Errors
     /// In words, when the request names no process or descriptors run out.
-    pub fn prepare(operation: &mut Operation, policy: &Policy) -> Result<Self, String> {
+    pub fn new(operation: &Operation, policy: Policy) -> Result<Self, String> {
         let init = operation.request.pid().map(HostPid);
-        let init = init.ok_or("The request names no process to dump")?;
-        // While the container still runs: nothing has happened to it when this says no.
-        connections::prepare(&mut operation.request, init, policy.tcp)?;
-        let precheck = Precheck::run(init, policy, &mut operation.journal)?;
-        // A single file that is a mount of its own cannot be found from its file system's root, and CRIU itself tries few
-        // other places (`criu/irmap.c`). Without a path it refuses to dump a watch on it.
-        for path in host::file_mounts(init).unwrap_or_default() {
-            operation.request.try_for_watches(&path);
-        }
-        // Without locks it changes nothing; with them CRIU would refuse. They may be taken until the tree is frozen.
-        operation.request.keep_file_locks();
-        // What an earlier dump into the same directory wrote says nothing about this one.
-        match unlinkat(
-            &operation.directories.images,
-            FILE_NAME,
-            UnlinkatFlags::NoRemoveDir,
-        ) {
-            Ok(()) | Err(Errno::ENOENT) => {}
-            Err(error) => {
-                return Err(format!(
-                    "The old {FILE_NAME} in the image directory cannot be removed: {error}"
-                ));
-            }
-        }
-        let init = operation
-            .request
-            .pid()
-            .map(HostPid)
-            .ok_or("The request names no process to dump")?;
-        let unrecorded = leave_out_foreign_cgroups(operation, init);
         Ok(Self {
-            init,
+            init: init.ok_or("The request names no process to dump")?,
             runtime: operation.peer.runtime(),
             container: operation.peer.container().map(str::to_owned),
             identity: operation
@@ -103,32 +76,33 @@ impl Dump {
                 .journal
                 .try_clone()
                 .map_err(|error| chain(&error))?,
-            precheck,
+            precheck: Precheck::default(),
             unreachable: Vec::new(),
-            unrecorded,
-            tcp: policy.tcp,
+            unrecorded: BTreeSet::new(),
             binds: match policy.volumes {
                 Volumes::Carry => operation.bundle.binds.clone(),
                 Volumes::Check => Vec::new(),
             },
             volumes: Vec::new(),
-            network: PodNetwork::of(&operation.request, init, policy.tcp),
+            network: None,
+            frozen: None,
             written: false,
             succeeded: false,
+            policy,
         })
     }
 
-    /// Descriptors the relay needs.
-    pub fn descriptors(&self) -> Vec<RawFd> {
-        let mut fds = self.journal.descriptors();
-        fds.push(self.images.as_raw_fd());
-        fds.extend(self.network.as_ref().map(PodNetwork::descriptor));
-        fds
+    /// What the tree is, which stands still.
+    fn look(&self) -> Result<Manifest, String> {
+        host::snapshot::manifest(self.init)
+            .map_err(|error| format!("What the container is cannot be read: {error}"))
     }
 
-    fn manifest(&self) -> Result<Manifest, String> {
-        let read = host::snapshot::manifest(self.init)
-            .map_err(|error| format!("What the container is cannot be read: {error}"))?;
+    fn manifest(&mut self) -> Result<Manifest, String> {
+        let read = match self.frozen.take() {
+            Some(read) => read,
+            None => self.look()?,
+        };
         // CRIU has written all images by now.
         let images = self.images.try_clone().map_err(|error| chain(&error))?;
         let dir = ImageDir::open(images).map_err(|error| chain(&error))?;
@@ -212,12 +186,49 @@ fn leave_out_foreign_cgroups(operation: &mut Operation, init: HostPid) -> BTreeS
     unrecorded
 }
 
+impl Launched for Dump {
+    fn descriptors(&self) -> Vec<RawFd> {
+        let mut fds = self.journal.descriptors();
+        fds.push(self.images.as_raw_fd());
+        fds
+    }
+
+    /// Looks at the container, which still runs: nothing has happened to it when this says no.
+    fn complete(&mut self, operation: &mut Operation) -> Result<(), String> {
+        connections::prepare(&mut operation.request, self.init, self.policy.tcp)?;
+        self.precheck = Precheck::run(self.init, &self.policy, &mut operation.journal)?;
+        // A single file that is a mount of its own cannot be found from its file system's root, and CRIU itself tries few
+        // other places (`criu/irmap.c`). Without a path it refuses to dump a watch on it.
+        for path in host::file_mounts(self.init).unwrap_or_default() {
+            operation.request.try_for_watches(&path);
+        }
+        // Without locks it changes nothing; with them CRIU would refuse. They may be taken until the tree is frozen.
+        operation.request.keep_file_locks();
+        // What an earlier dump into the same directory wrote says nothing about this one.
+        match unlinkat(&self.images, FILE_NAME, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(error) => {
+                return Err(format!(
+                    "The old {FILE_NAME} in the image directory cannot be removed: {error}"
+                ));
+            }
+        }
+        self.unrecorded = leave_out_foreign_cgroups(operation, self.init);
+        self.network = PodNetwork::of(&operation.request, self.init, self.policy.tcp);
+        Ok(())
+    }
+
+    fn enter(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
 impl Stage for Dump {
     fn notified(&mut self, notification: &Notification) -> Answer {
         match notification.script.as_str() {
             "query-ext-files" => {
                 // Again, now that nothing can connect any more.
-                return match connections::forbid(self.init, self.tcp) {
+                return match connections::forbid(self.init, self.policy.tcp) {
                     Ok(()) => self.find_unreachable(),
                     Err(reason) => {
                         self.journal.line(format_args!("vetoed: {reason}"));
@@ -239,6 +250,14 @@ impl Stage for Dump {
                 self.journal.line(format_args!("vetoed: {reason}"));
                 Answer::Veto(reason)
             }
+        }
+    }
+
+    fn answered(&mut self, script: &str) {
+        // From here to `post-dump` CRIU is busy with the tree, and what it is does not change any more.
+        if script == "query-ext-files" {
+            // Why it cannot be read is said when it is needed.
+            self.frozen = self.look().ok();
         }
     }
 

@@ -15,13 +15,12 @@
 
 use std::fs::File;
 use std::io::{BufReader, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::SystemTime;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use restow::chain;
 use restow::explain::{LOG_AT, Outcome, Report};
 use restow::host::journal::Journal;
 use restow::host::{End, PidFd, kept};
@@ -40,9 +39,8 @@ const OTHER_CAUSES: usize = 8;
 
 /// A stage whose failures are explained.
 #[derive(Debug)]
-pub struct Explained<S> {
-    /// The stage.
-    pub inner: S,
+pub struct Explained<'a, S> {
+    inner: &'a mut S,
     kind: Kind,
     /// The runtime, when it is one whose standard error is its caller's.
     caller: Option<PidFd>,
@@ -69,18 +67,11 @@ impl Stamp {
     }
 }
 
-impl<S: Stage> Explained<S> {
-    /// Takes note of how things are before criu starts.
-    ///
-    /// # Errors
-    /// When descriptors run out, in words, with the stage.
-    pub fn new(inner: S, operation: &Operation) -> Result<Self, (S, String)> {
-        let journal = match operation.journal.try_clone() {
-            Ok(journal) => journal,
-            Err(error) => return Err((inner, chain(&error))),
-        };
+impl<'a, S: Stage> Explained<'a, S> {
+    /// Takes note of how things are before criu starts. `journal` is a second one of the operation's.
+    pub fn new(inner: &'a mut S, operation: &Operation, journal: Journal) -> Self {
         let log = journal.criu_log();
-        Ok(Self {
+        Self {
             inner,
             kind: operation.kind,
             caller: (operation.kind == Kind::DUMP)
@@ -89,18 +80,7 @@ impl<S: Stage> Explained<S> {
             container: operation.peer.container().unwrap_or("unnamed").to_owned(),
             before: log.ok().and_then(|(log, _)| Stamp::of(&log)),
             journal,
-        })
-    }
-
-    /// Descriptors the relay needs.
-    pub fn descriptors(&self) -> Vec<RawFd> {
-        let mut fds = self.journal.descriptors();
-        fds.extend(
-            self.caller
-                .as_ref()
-                .map(|caller| caller.as_fd().as_raw_fd()),
-        );
-        fds
+        }
     }
 
     fn operation(&self) -> &'static str {
@@ -249,9 +229,17 @@ fn say(caller: &PidFd, text: &str) {
     let _ = File::from(stderr).write_all(&text.as_bytes()[..end]);
 }
 
-impl<S: Stage> Stage for Explained<S> {
+impl<S: Stage> Stage for Explained<'_, S> {
+    fn begun(&mut self) {
+        self.inner.begun();
+    }
+
     fn notified(&mut self, notification: &Notification) -> Answer {
         self.inner.notified(notification)
+    }
+
+    fn answered(&mut self, script: &str) {
+        self.inner.answered(script);
     }
 
     fn abandoned(&mut self) {

@@ -24,12 +24,12 @@ pub fn start(
     work: impl FnOnce(Connection),
 ) -> io::Result<OwnedFd> {
     let (here, there) = Connection::pair()?;
-    let mut kept = keep.to_vec();
-    kept.push(there.as_raw_fd());
     // Here it is closed when it has been handed on, so that the helper's death is seen.
     let mut there = Some(there);
-    detached_into(cgroup, &kept, || {
+    detached_into(cgroup, |newborn| {
+        // First of all, because the other process waits for it.
         if let Some(Ok(connection)) = there.take().map(hand_over) {
+            newborn.stand_alone(&[keep, &[connection.as_fd().as_raw_fd()]].concat());
             work(connection);
         }
     })?;

@@ -4,24 +4,22 @@
 #![allow(unsafe_code)]
 
 use std::ffi::OsString;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::process::ExitCode;
 
 use nix::sys::socket::{SockType, getsockopt, sockopt};
 use restow::chain;
+use restow::host::Bundle;
 use restow::host::real_program::RealProgram;
-use restow::host::{Bundle, PidFd};
 use restow::ids::HostPid;
 use restow::policy::maps::Origin;
 use restow::policy::{self, Enable, NodeConfig, Policy};
 
 use crate::dump::Dump;
-use crate::failure::Explained;
-use crate::helper;
+use crate::launch::launch;
 use crate::node_config;
 use crate::operation::{Directories, Operation};
 use crate::peer::Peer;
-use crate::relay::{Relay, Stage};
 use crate::restore::Restore;
 use crate::rpc::{self, Kind, Request};
 use crate::seqpacket::{self, Connection, Received};
@@ -172,109 +170,22 @@ fn work(args: &[OsString], real: &RealProgram, client: Connection, asked: Asked)
         directories,
         journal,
     };
-    let started = policy.and_then(|policy| match kind {
-        Kind::DUMP => {
-            let stage = Dump::prepare(&mut operation, &policy)?;
-            let fds = stage.descriptors();
-            launch(
-                args,
-                real,
-                &mut operation,
-                stage,
-                &fds,
-                |_, _| {},
-                |_| Ok(()),
-            )
-        }
-        _ => {
-            let stage = Restore::prepare(&mut operation, &policy)?;
-            let fds = stage.descriptors();
-            launch(
-                args,
-                real,
-                &mut operation,
-                stage,
-                &fds,
-                Restore::begin,
-                Restore::enter_cgroup,
-            )
+    let started = policy.and_then(|policy| {
+        let journal = operation.journal.try_clone();
+        let journal = journal.map_err(|error| chain(&error))?;
+        match kind {
+            Kind::DUMP => {
+                let dump = Dump::new(&operation, policy)?;
+                launch(args, real, &mut operation, journal, dump)
+            }
+            _ => {
+                let restore = Restore::prepare(&mut operation, &policy)?;
+                launch(args, real, &mut operation, journal, restore)
+            }
         }
     });
     if let Err(reason) = started {
         operation.refuse(&reason);
     }
     ExitCode::FAILURE
-}
-
-/// Starts the relay and becomes the real criu. An error means that nothing was started; when it returns otherwise, the
-/// relay has told the client what went wrong.
-fn launch<S: Stage>(
-    args: &[OsString],
-    real: &RealProgram,
-    operation: &mut Operation,
-    stage: S,
-    stage_fds: &[RawFd],
-    begin: impl FnOnce(&mut S, HostPid),
-    enter: impl FnOnce(&S) -> Result<(), String>,
-) -> Result<(), String> {
-    let mut stage = match Explained::new(stage, operation) {
-        Ok(stage) => stage,
-        Err((mut stage, reason)) => {
-            stage.finished();
-            return Err(reason);
-        }
-    };
-    let client_notified = operation.request.notifies();
-    operation.directories.renumber(&mut operation.request);
-    operation.request.notify();
-    let request = operation.request.clone().encode();
-    let mut keep = operation.directories.descriptors();
-    keep.push(operation.client.as_fd().as_raw_fd());
-    keep.extend(stage_fds);
-    keep.extend(stage.descriptors());
-    // This process: it keeps its number when it becomes criu.
-    let criu_process = match PidFd::open(nix::unistd::getpid().as_raw()) {
-        Ok(process) => process,
-        Err(error) => {
-            stage.finished();
-            return Err(format!("This process cannot be watched: {error}"));
-        }
-    };
-    keep.push(criu_process.as_fd().as_raw_fd());
-    let relay_cgroup = Restore::relay_cgroup(operation.peer.pid);
-    let criu = helper::start(relay_cgroup.as_ref().map(AsFd::as_fd), &keep, |criu| {
-        // If it cannot be sent, criu reads the end and leaves, and the relay says so.
-        let _ = criu.send(&request, &[]);
-        begin(&mut stage.inner, operation.peer.pid);
-        let (client, kind) = (&operation.client, operation.kind);
-        let _ = Relay {
-            client,
-            criu: &criu,
-            criu_process: &criu_process,
-            kind,
-            client_notified,
-            stage: &mut stage,
-        }
-        .run();
-    });
-    let criu = match criu {
-        Ok(criu) => criu,
-        Err(error) => {
-            stage.finished();
-            return Err(format!("The relay process cannot be started: {error}"));
-        }
-    };
-    let failed = match enter(&stage.inner) {
-        Ok(()) => match operation.client.become_other(&criu) {
-            Ok(()) => format!("{} cannot be run: {}", real.path.display(), real.exec(args)),
-            Err(error) => format!("The socket cannot be passed on: {error}"),
-        },
-        Err(reason) => reason,
-    };
-    operation.journal.refusal(&failed);
-    // From here the relay takes this process for criu.
-    if let Ok(connection) = Connection::new(criu) {
-        let _ = connection.send(&rpc::failure(operation.kind, &failed), &[]);
-    }
-    Ok(())
 }

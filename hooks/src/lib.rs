@@ -3,13 +3,13 @@
 //! ```text
 //!   runc, crun, podman ──A── criu (ours): peek, decide ──▶ no DUMP or RESTORE, no opt-in: exec the real criu
 //!                                │
-//!                                │ plan, stage, rewrite the request (any error: a failed result, nothing started)
-//!                                ├─ fork ─▶ relay (sockets A and B) ──B──┐
+//!                                │ restore: plan, stage, rewrite the request (any error: a failed result, nothing started)
+//!                                ├─ fork ─▶ relay (sockets A and B) ──B──┐   dump: look at the tree, rewrite the request
 //!                                │                                       │
 //!                                └─ enter cgroup, exec ─▶ real criu ─────┘   same pid, same parent
 //! ```
 //!
-//! * [`interpose`]: the decision, and the order of the steps above.
+//! * [`interpose`]: the decision. [`launch`]: the order of the steps above.
 //! * [`peer`]: who came before.
 //! * [`rpc`], [`seqpacket`]: CRIU's messages and the socket they travel on.
 //! * [`operation`], [`dump`], [`restore`], [`connections`]: what is prepared, and what is done at each notification.
@@ -23,6 +23,7 @@ pub mod dump;
 pub mod failure;
 pub mod helper;
 pub mod interpose;
+pub mod launch;
 pub mod operation;
 pub mod peer;
 pub mod precheck;

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use nix::fcntl::OFlag;
 use restow::chain;
@@ -113,6 +113,14 @@ pub struct Operation {
 }
 
 impl Operation {
+    /// The numbers of all its descriptors.
+    pub fn descriptors(&self) -> Vec<RawFd> {
+        let mut fds = self.directories.descriptors();
+        fds.extend(self.journal.descriptors());
+        fds.push(self.client.as_fd().as_raw_fd());
+        fds
+    }
+
     /// Refuses the operation: nothing has been started, the client gets a failed result.
     pub fn refuse(&mut self, reason: &str) {
         self.journal.refusal(reason);

@@ -26,6 +26,7 @@ use restow::target::Target;
 use restow::verify::{Restored, verify};
 
 use crate::connections::Locked;
+use crate::launch::Launched;
 use crate::operation::Operation;
 use crate::relay::{Answer, Stage};
 use crate::rpc::{CgroupMode, Notification};
@@ -47,6 +48,7 @@ pub struct Restore {
     handed: Vec<Handed>,
     /// Content of volumes, which goes again when the restore fails.
     unpacked: Vec<Unpacked>,
+    runtime: HostPid,
     journal: Journal,
 }
 
@@ -149,38 +151,9 @@ impl Restore {
             locked,
             handed,
             unpacked,
+            runtime: operation.peer.pid,
             journal,
         })
-    }
-
-    /// Descriptors the relay needs.
-    pub fn descriptors(&self) -> Vec<RawFd> {
-        let mut fds = self.journal.descriptors();
-        fds.extend(
-            self.staging
-                .as_ref()
-                .map(|staging| staging.lock().as_raw_fd()),
-        );
-        fds.extend(self.locked.as_ref().map(Locked::descriptor));
-        fds
-    }
-
-    /// Brings this process, which becomes criu and the parent of the restored tree, to the new container's cgroup.
-    ///
-    /// # Errors
-    /// In words.
-    pub fn enter_cgroup(&self) -> Result<(), String> {
-        cgroup::make_sub_cgroups(&self.plan.cgroup, &self.target)
-            .map_err(|error| format!("Cannot make a sub-cgroup of the container: {error}"))?;
-        let own = HostPid(nix::unistd::getpid().as_raw());
-        cgroup::move_process(own, &self.plan.cgroup.container, &self.target)
-            .map_err(|error| format!("Cannot enter the new container's cgroup: {error}"))?;
-        if self.plan.cgroup.private_namespace && !self.plan.cgroup.by_criu {
-            cgroup::unshare_namespace().map_err(|error| {
-                format!("Cannot give the container a cgroup namespace of its own: {error}")
-            })?;
-        }
-        Ok(())
     }
 
     /// The runtime's cgroup of version 2, for the relay to be born in; `None` when this process is in it as well.
@@ -198,21 +171,6 @@ impl Restore {
         };
         let dir = node.cgroup_path_on_host(&Hierarchy::v2(), path)?;
         File::open(dir.as_path()).ok().map(OwnedFd::from)
-    }
-
-    /// What the relay does first, while criu starts.
-    pub fn begin(&mut self, peer: HostPid) {
-        // Of these it has only the numbers: the descriptors are criu's.
-        std::mem::take(&mut self.handed)
-            .into_iter()
-            .for_each(|file| std::mem::forget(file.fd));
-        match host::cgroups(peer) {
-            Ok(cgroups) => self.leave_container_cgroup(&cgroups),
-            Err(error) => self.journal.line(format_args!(
-                "the runtime's cgroups cannot be read: {error}"
-            )),
-        }
-        self.journal.plan(&self.plan);
     }
 
     /// The relay goes to the runtime's cgroup: in the container's it would count against its limits and die with it.
@@ -262,7 +220,54 @@ impl Restore {
     }
 }
 
+impl Launched for Restore {
+    fn descriptors(&self) -> Vec<RawFd> {
+        let mut fds = self.journal.descriptors();
+        fds.extend(
+            self.staging
+                .as_ref()
+                .map(|staging| staging.lock().as_raw_fd()),
+        );
+        fds.extend(self.locked.as_ref().map(Locked::descriptor));
+        fds
+    }
+
+    /// All of it is done before: files are handed in by the process that becomes criu.
+    fn complete(&mut self, _: &mut Operation) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Brings this process, the parent of the restored tree, to the new container's cgroup.
+    fn enter(&self) -> Result<(), String> {
+        cgroup::make_sub_cgroups(&self.plan.cgroup, &self.target)
+            .map_err(|error| format!("Cannot make a sub-cgroup of the container: {error}"))?;
+        let own = HostPid(nix::unistd::getpid().as_raw());
+        cgroup::move_process(own, &self.plan.cgroup.container, &self.target)
+            .map_err(|error| format!("Cannot enter the new container's cgroup: {error}"))?;
+        if self.plan.cgroup.private_namespace && !self.plan.cgroup.by_criu {
+            cgroup::unshare_namespace().map_err(|error| {
+                format!("Cannot give the container a cgroup namespace of its own: {error}")
+            })?;
+        }
+        Ok(())
+    }
+}
+
 impl Stage for Restore {
+    fn begun(&mut self) {
+        // Of these it has only the numbers: the descriptors are criu's.
+        std::mem::take(&mut self.handed)
+            .into_iter()
+            .for_each(|file| std::mem::forget(file.fd));
+        match host::cgroups(self.runtime) {
+            Ok(cgroups) => self.leave_container_cgroup(&cgroups),
+            Err(error) => self.journal.line(format_args!(
+                "the runtime's cgroups cannot be read: {error}"
+            )),
+        }
+        self.journal.plan(&self.plan);
+    }
+
     fn notified(&mut self, notification: &Notification) -> Answer {
         if let Some(pid) = notification.pid {
             self.init = PidFd::open(pid).ok().map(|fd| (HostPid(pid), fd));

@@ -18,7 +18,8 @@ fn a_detached_process_is_born_in_the_cgroup_that_is_asked_for() -> Result<()> {
     let cgroup = |dir: Option<&File>| -> Result<String> {
         let (mut told, tell) = std::io::pipe()?;
         let number = tell.as_raw_fd();
-        detached_into(dir.map(AsFd::as_fd), &[number], || {
+        detached_into(dir.map(AsFd::as_fd), |newborn| {
+            newborn.stand_alone(&[number]);
             // As little as possible: the process that was forked has other threads.
             let text = fs::read("/proc/self/cgroup").unwrap_or_default();
             let _ = nix::unistd::write(&tell, &text);

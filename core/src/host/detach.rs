@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, RawFd};
 
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid};
@@ -21,23 +21,24 @@ use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid
 /// This process must have one thread.
 ///
 /// # Errors
-/// When processes run out.
+/// When processes or descriptors run out.
 pub fn detached(keep: &[RawFd], work: impl FnOnce()) -> io::Result<()> {
-    detached_into(None, keep, work)
+    detached_into(None, |newborn| {
+        newborn.stand_alone(keep);
+        work();
+    })
 }
 
-/// As [`detached`], in another cgroup of version 2 than this process's, given by its open directory.
+/// As [`detached`], in another cgroup of version 2 than this process's, given by its open directory; and `work` says itself from
+/// when on its process has only some of the descriptors.
 ///
 /// To be born there costs nothing; to move there afterwards, the kernel waits 10 to 20 ms for an RCU grace period
 /// (`kernel/cgroup/cgroup.c`, `cgroup_attach_lock`). Where it cannot be born there, it is in this process's.
 ///
 /// # Errors
-/// When processes run out.
-pub fn detached_into(
-    cgroup: Option<BorrowedFd<'_>>,
-    keep: &[RawFd],
-    work: impl FnOnce(),
-) -> io::Result<()> {
+/// When processes or descriptors run out.
+pub fn detached_into(cgroup: Option<BorrowedFd<'_>>, work: impl FnOnce(Newborn)) -> io::Result<()> {
+    let null = File::options().read(true).write(true).open("/dev/null")?;
     // SAFETY: this process has one thread, so the child may do whatever it could.
     match unsafe { fork() }? {
         ForkResult::Parent { child } => match waitpid(child, None)? {
@@ -50,11 +51,34 @@ pub fn detached_into(
                 Ok(false) => leave(0),
                 Err(_) => leave(1),
             }
-            if stand_alone(keep).is_ok() {
-                work();
-            }
+            work(Newborn { null });
             leave(0)
         }
+    }
+}
+
+/// A process that has all the descriptors of the one it was forked from, and its session.
+#[derive(Debug)]
+pub struct Newborn {
+    null: File,
+}
+
+impl Newborn {
+    /// Leaves it with `keep` and nothing of the other's.
+    pub fn stand_alone(self, keep: &[RawFd]) {
+        // A terminal's Ctrl-C is for the runtime or criu.
+        let _ = setsid();
+        // These cannot fail: the numbers are there, or free.
+        let _ = dup2_stdin(&self.null);
+        let _ = dup2_stdout(&self.null);
+        let _ = dup2_stderr(&self.null);
+        // It is closed with all others, unless it is one of the three.
+        let _ = self.null.into_raw_fd();
+        let mut kept: BTreeSet<RawFd> = keep.iter().copied().collect();
+        kept.extend([0, 1, 2]);
+        close_all_but(&kept);
+        // Losing the relay of a half-restored container to the OOM killer helps nobody. Not allowed everywhere.
+        let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
     }
 }
 
@@ -85,22 +109,6 @@ const CLONE_INTO_CGROUP: u64 = 1 << 33;
 fn leave(status: i32) -> ! {
     // SAFETY: _exit has no preconditions.
     unsafe { libc::_exit(status) };
-}
-
-fn stand_alone(keep: &[RawFd]) -> io::Result<()> {
-    // A terminal's Ctrl-C is for the runtime or criu.
-    let _ = setsid();
-    let null = File::options().read(true).write(true).open("/dev/null")?;
-    dup2_stdin(&null)?;
-    dup2_stdout(&null)?;
-    dup2_stderr(&null)?;
-    drop(null);
-    let mut kept: BTreeSet<RawFd> = keep.iter().copied().collect();
-    kept.extend([0, 1, 2]);
-    close_all_but(&kept);
-    // Losing the relay of a half-restored container to the OOM killer helps nobody. Not allowed everywhere.
-    let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
-    Ok(())
 }
 
 fn close_all_but(kept: &BTreeSet<RawFd>) {

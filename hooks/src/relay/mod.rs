@@ -56,8 +56,16 @@ pub enum Answer {
 
 /// What Restow does during an operation.
 pub trait Stage {
+    /// criu has its request, and starts.
+    fn begun(&mut self) {}
+
     /// A notification came from criu; the tree stands still until this returns.
     fn notified(&mut self, notification: &Notification) -> Answer;
+
+    /// criu has the reply to that notification and works on: the time for what nobody has to wait for.
+    fn answered(&mut self, script: &str) {
+        let _ = script;
+    }
 
     /// criu is gone without a result; what it was restoring, if anything, must not stay.
     fn abandoned(&mut self);
@@ -112,6 +120,8 @@ struct State {
     veto: Option<String>,
     /// External objects to be added to the client's next reply.
     externals: Vec<String>,
+    /// The notification that the stage saw and criu waits at.
+    asked: Option<String>,
     /// `post-restore` was answered with success.
     committed: bool,
 }
@@ -140,6 +150,7 @@ impl<S: Stage> Relay<'_, S> {
     /// When waiting for the sockets fails; what can fail because one side died is dealt with, not returned.
     pub fn run(mut self) -> io::Result<Outcome> {
         let mut state = State::default();
+        self.stage.begun();
         while !state.criu_ended {
             let ready = self.wait(&state)?;
             // criu's words first: its result must not be lost behind a dead client or its own end.
@@ -184,16 +195,21 @@ impl<S: Stage> Relay<'_, S> {
         })
     }
 
-    fn client_speaks(&self, state: &mut State) {
+    fn client_speaks(&mut self, state: &mut State) {
         match self.client.receive() {
-            // A failed forward means criu is gone, which its own side will show.
-            Ok(Received::Message(bytes, fds)) => {
-                let _ = self.criu.send(&state.complete(bytes), &borrow(&fds));
-            }
+            Ok(Received::Message(bytes, fds)) => self.reply(bytes, &fds, state),
             Ok(Received::End) | Err(_) => {
                 state.client_ended = true;
                 self.criu.finish();
             }
+        }
+    }
+
+    fn reply(&mut self, reply: Vec<u8>, fds: &[OwnedFd], state: &mut State) {
+        // A failed forward means criu is gone, which its own side will show.
+        let _ = self.criu.send(&state.complete(reply), &borrow(fds));
+        if let Some(script) = state.asked.take() {
+            self.stage.answered(&script);
         }
     }
 
@@ -256,15 +272,14 @@ impl<S: Stage> Relay<'_, S> {
             }
         }
         state.committed |= script == "post-restore";
+        state.asked = (!state.committed && state.veto.is_none()).then(|| script.to_owned());
         if self.client_notified {
             if !self.to_client(bytes, fds) {
                 // Nobody is left to answer; without an answer criu gives up, as it would without us.
                 self.criu.finish();
             }
         } else {
-            let _ = self
-                .criu
-                .send(&state.complete(rpc::notify_reply(true)), &[]);
+            self.reply(rpc::notify_reply(true), &[], state);
         }
     }
 
