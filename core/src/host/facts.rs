@@ -53,14 +53,19 @@ pub fn gather(source: &Source, target: &mut Target, policy: &Policy) -> Result<(
     target.maps = policy.maps.clone();
     plan::place_container(source, target);
     let to_come = ToCome::new(plan::cgroups_to_make(source, target, policy));
-    let mut looker = Looker::default();
-    for lookup in plan::lookups(source, target) {
-        let path = lookup.path();
-        let fact = looker.look_up(&lookup).map_err(failed("look at", &path))?;
-        let promised =
-            || to_come.promises(&path) || plan::is_carried(source, target, policy, &lookup);
-        if fact.is_some() || !promised() {
-            target.files.insert(path, fact);
+    let mut lookups = plan::lookups(source, target).into_iter();
+    loop {
+        let batch: Vec<Lookup> = lookups.by_ref().take(BATCH).collect();
+        if batch.is_empty() {
+            break;
+        }
+        let found = look_up_all(&batch)?;
+        for (lookup, (path, fact)) in batch.iter().zip(found) {
+            let promised =
+                || to_come.promises(&path) || plan::is_carried(source, target, policy, lookup);
+            if fact.is_some() || !promised() {
+                target.files.insert(path, fact);
+            }
         }
     }
     for lookup in plan::watch_lookups(source, target) {
@@ -124,6 +129,52 @@ fn appears(dir: &HostPath, name: &str) -> bool {
     false
 }
 
+/// So many paths are looked at before what was found is taken in: memory for more would be needed at once.
+const BATCH: usize = 16_384;
+
+/// Fewer are not worth a thread.
+const WORTH_A_THREAD: usize = 512;
+
+/// The whole path and what is there, of each, in the same order. The kernel answers on several processors at once.
+fn look_up_all(lookups: &[Lookup]) -> Result<Vec<(HostPath, Option<FileFact>)>, Error> {
+    let processors = match lookups.len() {
+        ..=WORTH_A_THREAD => 1,
+        _ => std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    let share = lookups.len().div_ceil(processors).max(WORTH_A_THREAD);
+    // The last share is this thread's own.
+    let shares: Vec<&[Lookup]> = lookups.chunks(share).collect();
+    let Some((own, others)) = shares.split_last() else {
+        return Ok(Vec::new());
+    };
+    std::thread::scope(|scope| {
+        let others: Vec<_> = others
+            .iter()
+            .map(|share| scope.spawn(|| look_up_each(share)))
+            .collect();
+        let own = look_up_each(own);
+        let mut found = Vec::with_capacity(lookups.len());
+        for other in others {
+            match other.join() {
+                Ok(share) => found.extend(share?),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        found.extend(own?);
+        Ok(found)
+    })
+}
+
+fn look_up_each(lookups: &[Lookup]) -> Result<Vec<(HostPath, Option<FileFact>)>, Error> {
+    let mut looker = Looker::default();
+    let found = lookups.iter().map(|lookup| {
+        let path = lookup.path();
+        let fact = looker.look_up(lookup).map_err(failed("look at", &path))?;
+        Ok((path, fact))
+    });
+    found.collect()
+}
+
 /// Looks at one path after the other. The directory of one stays open for the next in it: with many open files, they are
 /// mostly in few directories.
 #[derive(Default)]
@@ -177,6 +228,37 @@ fn failed(action: &'static str, path: &HostPath) -> impl FnOnce(io::Error) -> Er
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_found_is_in_the_order_that_was_asked_and_the_first_failure_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = HostPath::new(dir.path());
+        let count = 4 * WORTH_A_THREAD + 1;
+        let name = |number: usize| format!("{}/{number}", number % 7);
+        for number in 0..count {
+            let path = dir.path().join(name(number));
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            if number % 3 != 0 {
+                std::fs::write(path, vec![0; number]).unwrap();
+            }
+        }
+        let lookup = |rest: String| Lookup {
+            root: root.clone(),
+            rest: rest.into(),
+        };
+        let mut lookups: Vec<Lookup> = (0..count).map(|number| lookup(name(number))).collect();
+        let found = look_up_all(&lookups).unwrap();
+        assert_eq!(found.len(), count);
+        for (number, (path, fact)) in found.into_iter().enumerate() {
+            assert_eq!(path, root.join(Path::new(&name(number))));
+            let size = fact.map(|fact| fact.size);
+            assert_eq!(size, (number % 3 != 0).then_some(number as u64));
+        }
+        lookups[WORTH_A_THREAD / 2] = lookup("x".repeat(300));
+        lookups[3 * WORTH_A_THREAD] = lookup("y".repeat(300));
+        let error = look_up_all(&lookups).unwrap_err();
+        assert!(error.to_string().contains("/xxx"), "{error}");
+    }
 
     #[test]
     fn files_of_a_cgroup_to_come_are_those_of_the_ones_around_it() {
