@@ -3,15 +3,15 @@
 //! Every mismatch is a blocker: the interposer vetoes the restore, CRIU kills the tree, and nothing of the old pod's
 //! state has been used by a running program.
 
-use std::cmp::Ordering;
 mod sockets;
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use crate::finding::{Finding, Holder, Object, Rule};
+use crate::finding::{self, Finding, Holder, Object, Rule};
 use crate::ids::{CgroupPath, ContainerPath, HostPath, HostPid, MountId, NsPid};
 use crate::plan::{FilePlan, Plan, WatchPlan};
 use crate::source::{Hierarchy, WatchKind, WatchedObject};
@@ -115,6 +115,19 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// How much was compared; `what` was restored, and each mismatch is told first.
+    ///
+    /// # Errors
+    /// In words, the reason for a veto: something is not as planned.
+    pub fn judge(&self, what: &str, tell: impl FnMut(&Finding)) -> Result<usize, String> {
+        self.mismatches.iter().for_each(tell);
+        if self.mismatches.is_empty() {
+            return Ok(self.compared);
+        }
+        let what = format!("The restored {what} is not as planned, and was stopped before it ran");
+        Err(finding::list(&what, self.mismatches.iter()))
+    }
+
     fn check(&mut self, object: impl FnOnce() -> Object, wrong: Option<String>) {
         self.compared += 1;
         if let Some(text) = wrong {

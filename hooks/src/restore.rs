@@ -207,16 +207,7 @@ impl Restore {
         let tree = Observed::new(&tree);
         let verdict = verify(&self.plan, &tree);
         self.seen = Some(tree.into_observations());
-        for mismatch in &verdict.mismatches {
-            self.journal.line(mismatch);
-        }
-        if verdict.mismatches.is_empty() {
-            return Ok(verdict.compared);
-        }
-        Err(finding::list(
-            "The restored container is not as planned, and was stopped before it ran",
-            verdict.mismatches.iter(),
-        ))
+        verdict.judge("container", |mismatch| self.journal.line(mismatch))
     }
 }
 

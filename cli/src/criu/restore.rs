@@ -197,17 +197,7 @@ impl Restore {
                 |error| format!("A restored process cannot be moved to its sub-cgroup: {error}"),
             )?;
         }
-        let verdict = verify(&self.plan, &tree);
-        for mismatch in &verdict.mismatches {
-            self.journal.line(mismatch);
-        }
-        if verdict.mismatches.is_empty() {
-            return Ok(verdict.compared);
-        }
-        Err(finding::list(
-            "The restored tree is not as planned, and was stopped before it ran",
-            verdict.mismatches.iter(),
-        ))
+        verify(&self.plan, &tree).judge("tree", |mismatch| self.journal.line(mismatch))
     }
 
     /// Holds what there is of the tree, should criu be killed.
