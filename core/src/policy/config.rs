@@ -53,8 +53,6 @@ pub struct NodeConfig {
     pub map_roots: Vec<PathBuf>,
     /// Where checkpoints are, and which may be used.
     pub checkpoints: Settings,
-    /// The stock shim. Absent: the first `containerd-shim-runc-v2` where containerd looks for shims.
-    pub stock_shim: Option<PathBuf>,
 }
 
 /// Why a configuration or an annotation cannot be used.
