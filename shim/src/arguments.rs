@@ -14,12 +14,17 @@ pub enum Action {
     Delete,
     /// Our own: be the proxy.
     Proxy,
+    /// Our own: do one task for the proxy.
+    Worker,
     /// `-v`, `-info`, or something of later versions: the stock shim's business.
     Other,
 }
 
 /// The word that makes this program the proxy. containerd never says it.
 pub const PROXY: &str = "restow-proxy";
+
+/// The word that makes this program a worker.
+pub const WORKER: &str = "restow-worker";
 
 /// Flags that have no value (`pkg/shim/shim.go` of containerd, `parseFlags`).
 const SWITCHES: [&[u8]; 4] = [b"debug", b"v", b"version", b"info"];
@@ -95,6 +100,7 @@ impl Arguments {
             Some(b"start") => Action::Start,
             Some(b"delete") => Action::Delete,
             Some(word) if word == PROXY.as_bytes() => Action::Proxy,
+            Some(word) if word == WORKER.as_bytes() => Action::Worker,
             _ => Action::Other,
         };
         arguments.rest = words.cloned().collect();

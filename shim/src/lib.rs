@@ -20,6 +20,7 @@
 //! * [`guard`], [`process`]: neither shim outlives the other.
 //! * [`frame`], [`task`], [`client`]: ttrpc and the calls that matter here.
 //! * [`proxy`]: the process that stays.
+//! * [`worker`]: what prepares a restore and clears up after it.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -38,6 +39,7 @@ pub mod reply;
 pub mod settings;
 pub mod start;
 pub mod task;
+pub mod worker;
 
 use arguments::{Action, Arguments};
 
@@ -46,6 +48,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     let arguments = Arguments::parse(args);
     let ended = match &arguments.action {
         Action::Proxy => proxy::run(&arguments),
+        Action::Worker => worker::run(&arguments),
         Action::Start => start::run(&arguments),
         Action::Delete => delete::run(&arguments),
         Action::Other => settings::Settings::read()

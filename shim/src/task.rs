@@ -87,7 +87,8 @@ impl<'a> Request<'a> {
     }
 
     /// The call's own message.
-    fn call(&self) -> Message<'_> {
+    #[must_use]
+    pub fn call(&self) -> Message<'_> {
         let payload = self.message.bytes(3).unwrap_or_default();
         Message::parse(payload).unwrap_or_default()
     }

@@ -188,6 +188,17 @@ impl Link {
         })
     }
 
+    /// Sends a frame of ours, or one that was held.
+    ///
+    /// # Errors
+    /// When the side is broken.
+    pub(super) fn inject(&mut self, way: Way, frame: Vec<u8>) -> io::Result<()> {
+        let mut out = Vec::new();
+        let (_, direction, to) = self.parts(way);
+        direction.flow.inject(frame, &mut out);
+        direction.send(to.fd.as_fd(), &out)
+    }
+
     /// Sends what is pending.
     ///
     /// # Errors

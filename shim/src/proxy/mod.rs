@@ -5,8 +5,12 @@
 //!
 //! * [`flow`]: frames in one direction.
 //! * `link`: a connection.
+//! * `calls`: the few calls that are looked at.
+//! * `jobs`: other processes that do what takes long.
 
+mod calls;
 pub mod flow;
+mod jobs;
 mod link;
 
 use std::ffi::OsStr;
@@ -29,16 +33,24 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use crate::address;
 use crate::arguments::Arguments;
 use crate::error::{Attempt, Error};
+use calls::{Restore, Watched};
+use jobs::{Job, Then};
 use link::{Buffers, Link, Read, Settled, Way};
+
+pub(crate) use jobs::parts;
 
 /// What in a bundle's `config.json` shows that a restore may be asked for, as JSON may spell it.
 const ASKING: [&[u8]; 2] = [b"restow.dev/restore-from", b"restow.dev\\/restore-from"];
 
-/// Whether the spec in `bundle` may ask for a restore. Nearly none does, and that is found out without parsing. What cannot be read
-/// asks for nothing.
+/// Whether the spec in `bundle` may ask for a restore. Nearly none does, and that is found out without parsing.
 #[must_use]
 pub fn asks_for_restore(bundle: &Path) -> bool {
-    let longest = ASKING.iter().map(|text| text.len()).max().unwrap_or(0);
+    mentions(bundle, &ASKING)
+}
+
+/// Whether one of these texts is in the spec in `bundle`. What cannot be read mentions nothing.
+fn mentions(bundle: &Path, texts: &[&[u8]]) -> bool {
+    let longest = texts.iter().map(|text| text.len()).max().unwrap_or(1);
     let Ok(mut file) = File::open(bundle.join("config.json")) else {
         return false;
     };
@@ -51,12 +63,12 @@ pub fn asks_for_restore(bundle: &Path) -> bool {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(_) => return false,
         };
-        let found = |text: &[u8]| {
+        let found = |text: &&[u8]| {
             buffer[..read]
                 .windows(text.len())
-                .any(|window| window == text)
+                .any(|window| window == *text)
         };
-        if ASKING.iter().any(|text| found(text)) {
+        if texts.iter().any(found) {
             return true;
         }
         // What is looked for may be cut in two.
@@ -75,6 +87,7 @@ const STOCK_ENDED: u64 = 1;
 const SIGNAL: u64 = 2;
 const CLIENT: u64 = 3;
 const STOCK: u64 = 4;
+const JOB: u64 = 5;
 const BITS: u32 = 3;
 
 fn token(kind: u64, slot: usize) -> u64 {
@@ -124,6 +137,23 @@ fn inherited(number: &OsStr) -> Option<OwnedFd> {
     }
 }
 
+/// A link, and what is known of what goes through it.
+struct Connection {
+    link: Link,
+    /// No other had this number.
+    serial: u64,
+    /// Streams whose answers are looked at.
+    watched: Vec<(u32, Watched)>,
+}
+
+/// A worker, and who waits for it.
+struct Working {
+    job: Job,
+    then: Then,
+    /// Slot and serial number of the connection.
+    at: Option<(usize, u64)>,
+}
+
 /// The proxy.
 struct Proxy {
     epoll: Epoll,
@@ -134,7 +164,12 @@ struct Proxy {
     stock: PathBuf,
     /// Ours.
     own: PathBuf,
-    links: Vec<Option<Link>>,
+    links: Vec<Option<Connection>>,
+    /// How many there were.
+    serial: u64,
+    /// Containers that will be restored when they start.
+    restores: Vec<Restore>,
+    jobs: Vec<Option<Working>>,
     /// Links that the stock shim has closed, and until when they are kept.
     abandoned: Vec<usize>,
     patience: Option<Instant>,
@@ -162,6 +197,9 @@ impl Proxy {
             stock: stock.into(),
             own: own.into(),
             links: Vec::new(),
+            serial: 0,
+            restores: Vec::new(),
+            jobs: Vec::new(),
             abandoned: Vec::new(),
             patience: None,
             buffers: Buffers::new(),
@@ -187,6 +225,7 @@ impl Proxy {
                     SIGNAL => self.signalled(),
                     CLIENT => self.ready(slot, Way::Up, event.events()),
                     STOCK => self.ready(slot, Way::Down, event.events()),
+                    JOB => self.job_ready(slot),
                     _ => {}
                 }
             }
@@ -210,21 +249,20 @@ impl Proxy {
         if stock.set_nonblocking(true).is_err() {
             return;
         }
-        let slot = match self.links.iter().position(Option::is_none) {
-            Some(slot) => slot,
-            None => {
-                self.links.push(None);
-                self.links.len() - 1
-            }
-        };
+        let slot = free(&mut self.links);
         let stock = (OwnedFd::from(stock), token(STOCK, slot));
-        self.links[slot] = Some(Link::new((client, token(CLIENT, slot)), stock));
+        self.serial += 1;
+        self.links[slot] = Some(Connection {
+            link: Link::new((client, token(CLIENT, slot)), stock),
+            serial: self.serial,
+            watched: Vec::new(),
+        });
         self.settle(slot);
     }
 
     /// A side of a link can be read or written; `way` is the one that leads away from it.
     fn ready(&mut self, slot: usize, way: Way, events: EpollFlags) {
-        let Some(Some(link)) = self.links.get_mut(slot) else {
+        let Some(Some(Connection { link, .. })) = self.links.get_mut(slot) else {
             // Dropped on account of an earlier event.
             return;
         };
@@ -247,18 +285,87 @@ impl Proxy {
         }
     }
 
-    /// Reads once and passes on.
+    /// Reads once and passes on, or does what there is to be done.
     fn pass(&mut self, slot: usize, way: Way) -> io::Result<Read> {
-        let Some(Some(link)) = self.links.get_mut(slot) else {
+        let Some(Some(connection)) = self.links.get_mut(slot) else {
             return Ok(Read::Drained);
         };
+        let Connection { link, watched, .. } = connection;
+        let restores = !self.restores.is_empty();
+        let mut hold = |header, payload: &[u8]| match way {
+            Way::Up => calls::held_request(restores, header, payload),
+            Way::Down => calls::held_response(watched, header),
+        };
         let mut held = Vec::new();
-        link.pass(way, &mut self.buffers, &mut |_, _| false, &mut held)
+        let read = link.pass(way, &mut self.buffers, &mut hold, &mut held)?;
+        for frame in held {
+            match way {
+                Way::Up => self.requested(slot, frame)?,
+                Way::Down => self.answered(slot, frame)?,
+            }
+        }
+        Ok(read)
+    }
+
+    fn inject(&mut self, slot: usize, way: Way, frame: Vec<u8>) -> io::Result<()> {
+        match self.links.get_mut(slot) {
+            Some(Some(connection)) => connection.link.inject(way, frame),
+            _ => Ok(()),
+        }
+    }
+
+    fn watch(&mut self, slot: usize, stream: u32, watched: Watched) {
+        if let Some(Some(connection)) = self.links.get_mut(slot) {
+            connection.watched.push((stream, watched));
+        }
+    }
+
+    fn unwatch(&mut self, slot: usize, stream: u32) -> Option<Watched> {
+        let watched = &mut self.links.get_mut(slot)?.as_mut()?.watched;
+        let at = watched.iter().position(|(other, _)| *other == stream)?;
+        Some(watched.swap_remove(at).1)
+    }
+
+    /// Waits for a worker for the sake of a connection.
+    fn work(&mut self, slot: usize, job: Job, then: Then) -> io::Result<()> {
+        let at = match self.links.get(slot) {
+            Some(Some(connection)) => Some((slot, connection.serial)),
+            _ => None,
+        };
+        let slot = free(&mut self.jobs);
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, token(JOB, slot));
+        self.epoll.add(&job, event)?;
+        self.jobs[slot] = Some(Working { job, then, at });
+        Ok(())
+    }
+
+    /// Has a worker do something that nobody waits for.
+    fn aside(&mut self, task: &str, parts: &[&[u8]]) {
+        // What cannot be cleared up now is with the next restore, which collects what is left over.
+        if let Ok(job) = Job::start(task, &self.stock, parts) {
+            let _ = self.work(usize::MAX, job, Then::Nothing);
+        }
+    }
+
+    /// A worker says something, or has ended.
+    fn job_ready(&mut self, slot: usize) {
+        let Some(place) = self.jobs.get_mut(slot) else {
+            return;
+        };
+        if !place.as_mut().is_some_and(|working| working.job.read()) {
+            return;
+        }
+        let Some(Working { job, then, at }) = place.take() else {
+            return;
+        };
+        let serial = |slot: usize| self.links.get(slot)?.as_ref().map(|link| link.serial);
+        let slot = at.and_then(|(slot, wanted)| (serial(slot) == Some(wanted)).then_some(slot));
+        self.worked(slot, then, &job.said());
     }
 
     fn settle(&mut self, slot: usize) {
         let settled = match self.links.get_mut(slot) {
-            Some(Some(link)) => link.settle(&self.epoll),
+            Some(Some(connection)) => connection.link.settle(&self.epoll),
             _ => return,
         };
         match settled {
@@ -322,6 +429,14 @@ impl Proxy {
         address::remove_stale(&self.stock);
         self.links.clear();
     }
+}
+
+/// A free place in a list.
+fn free<T>(list: &mut Vec<Option<T>>) -> usize {
+    list.iter().position(Option::is_none).unwrap_or_else(|| {
+        list.push(None);
+        list.len() - 1
+    })
 }
 
 #[allow(unsafe_code)]

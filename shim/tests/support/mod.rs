@@ -72,9 +72,19 @@ impl Place {
     }
 
     /// The spec's annotations.
-    pub(crate) fn annotate(&self, name: &str, value: &str) {
-        let spec = format!(r#"{{"annotations":{{"{name}":"{value}"}}}}"#);
+    pub(crate) fn annotate(&self, pairs: &[(&str, &str)]) {
+        let pairs: Vec<_> = pairs
+            .iter()
+            .map(|(name, value)| format!("{name:?}:{value:?}"))
+            .collect();
+        let spec = format!(r#"{{"annotations":{{{}}}}}"#, pairs.join(","));
         fs::write(self.path("bundle/config.json"), spec).unwrap();
+    }
+
+    /// Restow's criu, as far as the shim looks.
+    pub(crate) fn install_interposer(&self) {
+        let interposer = self.path("lib/criu");
+        fs::write(&interposer, "#!/bin/sh\n").unwrap();
     }
 
     /// Runs the shim in the bundle.
