@@ -35,11 +35,11 @@ pub struct Cli {
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  `image diff` found differences, `explain` knows no cause, or `check` or `plan` has warnings
+  1  `image diff` found differences, `explain` knows no cause, or `check`, `plan` or `doctor` has warnings
   2  the command line is wrong
   3  the input cannot be read: it is missing, damaged or no checkpoint
   4  the output cannot be written
-  5  `check` says that it cannot be moved, `plan` that the restore is not possible, or it is refused to change the node";
+  5  `check` says that it cannot be moved, `plan` that the restore is not possible, `doctor` that the node cannot, or it is refused to change the node";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -57,6 +57,8 @@ enum Command {
     Install(node::install::Args),
     /// Take an installation back: everything is as it was before
     Uninstall(node::uninstall::Args),
+    /// Say whether this node can move containers, and what has to be done so that it can
+    Doctor(node::doctor::Args),
     /// Run a program of a node whose root directory is mounted somewhere
     #[command(hide = true)]
     InRoot(node::in_root::Args),
@@ -139,6 +141,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Check(args) => check::run(&args),
         Command::Install(args) => node::install::run(&args),
         Command::Uninstall(args) => node::uninstall::run(&args),
+        Command::Doctor(args) => node::doctor::run(&args),
         Command::InRoot(args) => {
             let error = node::in_root::run(&args);
             Err(Failure::Input(anyhow::anyhow!(

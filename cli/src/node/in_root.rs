@@ -6,10 +6,9 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::root::NodeRoot;
+use restow::host::real_program::DEFAULT_PATH;
 
-/// Where a node's services look for programs.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+use super::root::NodeRoot;
 
 /// Arguments of the hidden command that becomes a program of another root.
 #[derive(Debug, clap::Args)]
@@ -44,14 +43,14 @@ pub fn command(node: &NodeRoot, program: &Path) -> Command {
         command.arg("in-root").arg(node.path()).arg(program);
         command
     };
-    command.env("PATH", PATH).stdin(Stdio::null());
+    command.env("PATH", DEFAULT_PATH).stdin(Stdio::null());
     command
 }
 
 /// Where a program of the node is, as the node has it; `None` when it has none.
 #[must_use]
 pub fn find(node: &NodeRoot, name: &str) -> Option<PathBuf> {
-    let mut found = PATH.split(':').map(|dir| Path::new(dir).join(name));
+    let mut found = DEFAULT_PATH.split(':').map(|dir| Path::new(dir).join(name));
     found.find(|path| {
         use std::os::unix::fs::PermissionsExt;
         let place = node.place(path, true).ok();

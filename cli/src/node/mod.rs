@@ -1,6 +1,6 @@
 //! `restow install`, `restow uninstall` and `restow doctor`: a node gets Restow, is rid of it, and says what is wrong with it.
 //!
-//! * [`install`], [`uninstall`]: the commands.
+//! * [`install`], [`uninstall`], [`doctor`]: the commands.
 //! * [`root`]: the node, which may be mounted somewhere; [`in_root`]: its programs.
 //! * [`programs`], [`containerd`], [`snippets`]: what has to be there.
 //! * [`change`], [`state`]: one path: what is wanted and what is there.
@@ -9,6 +9,7 @@
 pub mod carry_out;
 pub mod change;
 pub mod containerd;
+pub mod doctor;
 pub mod in_root;
 pub mod install;
 pub mod journal;
