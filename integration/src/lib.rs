@@ -11,6 +11,7 @@ pub mod container;
 pub mod containerd;
 pub mod engine;
 pub mod foreign;
+pub mod installation;
 pub mod journey;
 pub mod machine;
 pub mod matrix;

@@ -59,6 +59,14 @@ pub fn interposer() -> Result<PathBuf> {
     })
 }
 
+/// The OCI runtime that stands before runc and crun.
+pub fn runtime() -> Result<PathBuf> {
+    static RUNTIME: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    once(&RUNTIME, "RESTOW_RUNTIME_PROGRAM", || {
+        executable(cargo().args(["--package", "restow-hooks", "--bin", "restow-runtime"]))
+    })
+}
+
 /// The shim.
 pub fn shim() -> Result<PathBuf> {
     static SHIM: OnceLock<Result<PathBuf, String>> = OnceLock::new();

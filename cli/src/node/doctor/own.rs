@@ -184,6 +184,37 @@ pub(super) fn programs(node: &Node<'_>, lines: &mut Lines) {
     }
 }
 
+/// Directories that pods are restored from: who can write there decides what runs.
 pub(super) fn checkpoints(node: &Node<'_>, lines: &mut Lines) {
-    let _ = (node, lines);
+    let settings = &node.config.checkpoints;
+    for root in settings.roots.iter().chain(&settings.flat_roots) {
+        let name = root.display();
+        let Ok(place) = node.root.place(root, true) else {
+            continue;
+        };
+        match fs::metadata(&place) {
+            Ok(meta) if meta.is_dir() => {
+                if guarded(&place, root, "checkpoints", lines) {
+                    lines.ok("checkpoints", format!("in {name}"));
+                }
+            }
+            Ok(_) => lines.fail(
+                "checkpoints",
+                format!("{name} is no directory"),
+                "correct checkpoints.roots in /etc/restow/config.toml",
+            ),
+            // The first is made when it is needed.
+            Err(_) if settings.roots.first() == Some(root) => {
+                lines.ok(
+                    "checkpoints",
+                    format!("in {name}, which is made with the first"),
+                );
+            }
+            Err(_) => lines.warn(
+                "checkpoints",
+                format!("{name} is not there"),
+                format!("mkdir -p {name}, or take it out of /etc/restow/config.toml"),
+            ),
+        }
+    }
 }
