@@ -6,9 +6,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use nix::errno::Errno;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use restow::chain;
-use restow::host;
 use restow::host::carry;
 use restow::host::journal::{Journal, replace};
+use restow::host::{self, Bundle};
 use restow::ids::HostPid;
 use restow::policy::{Policy, Volumes};
 use restow::source::images::{self, ImageDir};
@@ -25,6 +25,14 @@ use crate::rpc::Notification;
 
 /// Annotations with this prefix say which pod and container it was.
 const IDENTITY: &str = "io.kubernetes.";
+
+/// Which pod and container a bundle is of.
+pub(crate) fn identity(bundle: &Bundle) -> BTreeMap<String, String> {
+    let said = bundle.annotations.iter();
+    said.filter(|(name, _)| name.starts_with(IDENTITY))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}
 
 /// A dump.
 #[derive(Debug)]
@@ -60,13 +68,7 @@ impl Dump {
             init: init.ok_or("The request names no process to dump")?,
             runtime: operation.peer.runtime(),
             container: operation.peer.container().map(str::to_owned),
-            identity: operation
-                .bundle
-                .annotations
-                .iter()
-                .filter(|(name, _)| name.starts_with(IDENTITY))
-                .map(|(name, value)| (name.clone(), value.clone()))
-                .collect(),
+            identity: identity(&operation.bundle),
             images: operation
                 .directories
                 .images

@@ -242,6 +242,10 @@ impl<S: Stage> Stage for Explained<'_, S> {
         self.inner.answered(script);
     }
 
+    fn resuming(&mut self) {
+        self.inner.resuming();
+    }
+
     fn abandoned(&mut self) {
         self.inner.abandoned();
     }

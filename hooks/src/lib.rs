@@ -14,16 +14,20 @@
 //! * [`rpc`], [`seqpacket`]: CRIU's messages and the socket they travel on.
 //! * [`operation`], [`dump`], [`restore`], [`connections`]: what is prepared, and what is done at each notification.
 //! * [`failure`]: why CRIU failed, said to whoever called.
+//! * [`hold`]: a container that is to be created, not started.
 //! * [`relay`], [`helper`]: the process that stays between the two.
 //!
-//! Beside it, [`runtime`]: the OCI runtime that puts this `criu` first in the PATH of the real one.
+//! Beside it, [`runtime`]: the OCI runtime that puts this `criu` first in the PATH of the real one,
+//! and [`oci_hook`], which is the same program under another name.
 
 pub mod connections;
 pub mod dump;
 pub mod failure;
 pub mod helper;
+pub mod hold;
 pub mod interpose;
 pub mod launch;
+pub mod oci_hook;
 pub mod operation;
 pub mod peer;
 pub mod precheck;

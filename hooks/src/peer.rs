@@ -35,15 +35,20 @@ impl Peer {
                 "the client is in a pid namespace that cannot be seen from here",
             ));
         }
+        Self::of_process(HostPid(pid))
+    }
+
+    /// Takes a process for the runtime.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn of_process(pid: HostPid) -> io::Result<Self> {
         let args = std::fs::read(format!("/proc/{pid}/cmdline"))?
             .split(|byte| *byte == 0)
             .map(|arg| String::from_utf8_lossy(arg).into_owned())
             .filter(|arg| !arg.is_empty())
             .collect();
-        Ok(Self {
-            pid: HostPid(pid),
-            args,
-        })
+        Ok(Self { pid, args })
     }
 
     /// The runtime's name, such as `runc`.

@@ -26,6 +26,7 @@ use restow::target::Target;
 use restow::verify::{Restored, verify};
 
 use crate::connections::Locked;
+use crate::hold::{self, Hold};
 use crate::launch::Launched;
 use crate::operation::Operation;
 use crate::relay::{Answer, Stage};
@@ -44,6 +45,10 @@ pub struct Restore {
     container_dir: Option<HostPath>,
     /// The new pod's network, while it is locked.
     locked: Option<Locked>,
+    /// The cgroups that are the container's alone.
+    own_cgroups: BTreeMap<Hierarchy, CgroupPath>,
+    /// What freezes the container before it runs, when it is to be created only.
+    hold: Option<Hold>,
     /// Held until this process has become criu.
     handed: Vec<Handed>,
     /// Content of volumes, which goes again when the restore fails.
@@ -148,6 +153,8 @@ impl Restore {
             init: None,
             seen: None,
             container_dir: None,
+            own_cgroups: BTreeMap::new(),
+            hold: None,
             locked,
             handed,
             unpacked,
@@ -184,11 +191,16 @@ impl Restore {
         // Where a map put the container others may be, who must not be killed with it.
         let placed = &self.target.placed_by_map;
         let container = self.plan.cgroup.container.iter();
-        let mut container = container.filter(|(hierarchy, _)| !placed.contains(hierarchy));
+        let container = container.filter(|(hierarchy, _)| !placed.contains(hierarchy));
         let own = container
-            .find(|(hierarchy, path)| !path.is_root() && runtime.get(hierarchy) != Some(path));
-        self.container_dir =
-            own.and_then(|(hierarchy, path)| self.target.cgroup_path_on_host(hierarchy, path));
+            .filter(|(hierarchy, path)| !path.is_root() && runtime.get(hierarchy) != Some(path));
+        self.own_cgroups = own
+            .map(|(hierarchy, path)| (hierarchy.clone(), path.clone()))
+            .collect();
+        self.container_dir = self
+            .own_cgroups
+            .first_key_value()
+            .and_then(|(hierarchy, path)| self.target.cgroup_path_on_host(hierarchy, path));
     }
 
     fn post_restore(&mut self, init: HostPid) -> Result<usize, String> {
@@ -204,8 +216,12 @@ impl Restore {
         protect(init, &self.plan).map_err(|error| {
             format!("What the new container must not see or write cannot be protected: {error}")
         })?;
+        let tasks = tree.tasks().values().copied().collect();
         let tree = Observed::new(&tree);
         let verdict = verify(&self.plan, &tree);
+        if hold::asked() {
+            self.hold = Some(Hold::ready(&self.own_cgroups, tasks, &self.target)?);
+        }
         self.seen = Some(tree.into_observations());
         verdict.judge("container", |mismatch| self.journal.line(mismatch))
     }
@@ -279,6 +295,22 @@ impl Stage for Restore {
             Err(reason) => {
                 self.journal.line(format_args!("vetoed: {reason}"));
                 Answer::Veto(reason)
+            }
+        }
+    }
+
+    fn resuming(&mut self) {
+        let Some(hold) = &mut self.hold else { return };
+        match hold.freeze(&self.target) {
+            Ok(()) => self.journal.line("held back until it is started"),
+            Err(error) => {
+                // Whoever created it must not find that it has run.
+                if let Some((_, init)) = &self.init {
+                    let _ = init.kill();
+                }
+                self.journal.line(format_args!(
+                    "killed: it cannot be held back until it is started: {error}"
+                ));
             }
         }
     }

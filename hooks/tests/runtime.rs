@@ -249,3 +249,195 @@ fn a_missing_runtime_is_told_where_callers_look() {
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
+
+/// A runtime whose container is paused, as one that is held back.
+fn paused(place: &Place) {
+    fs::create_dir_all(place.path("root/c")).unwrap();
+    fs::write(place.path("root/c/restow-created"), "").unwrap();
+    place.program(
+        "real/runc",
+        r#"[ "$3" = state ] && echo '{"ociVersion": "1.0.2", "id": "c", "status": "paused", "later": {"b": 1, "a": 2}}' && exit
+echo "$@" >> "$1.calls"; exit 0"#,
+    );
+}
+
+#[test]
+fn a_container_that_waits_for_start_is_created_to_its_caller() {
+    let place = Place::new();
+    paused(&place);
+    let root = place.path("root");
+    let root = root.to_str().unwrap();
+    let call = |args: &[&str]| {
+        place
+            .call("restow-runc", &[&["--root", root], args].concat())
+            .output()
+            .unwrap()
+    };
+    let asked = || fs::read_to_string(place.path("bundle/--root.calls")).unwrap_or_default();
+    let status = || serde_json::from_slice::<Value>(&call(&["state", "c"]).stdout).unwrap();
+    assert_eq!(status()["status"], "created");
+    // Nothing else of it is lost or moved.
+    assert_eq!(
+        status().to_string(),
+        r#"{"ociVersion":"1.0.2","id":"c","status":"created","later":{"b":1,"a":2}}"#
+    );
+    assert!(!call(&["pause", "c"]).status.success());
+    assert!(!call(&["resume", "c"]).status.success());
+    assert_eq!(asked(), "");
+    for (args, expected) in [
+        (&["kill", "c", "SIGTERM"][..], "kill c KILL"),
+        (&["kill", "c"], "kill c KILL"),
+        (&["kill", "--all", "c", "15"], "kill c KILL"),
+        (&["kill", "c", "USR1"], "kill c USR1"),
+        (&["delete", "c"], "delete --force c"),
+        (&["exec", "c", "ls"], "exec c ls"),
+        (&["start", "other"], "start other"),
+        (&["start", "c"], "resume c"),
+        // From here on it is a container like any other.
+        (&["start", "c"], "start c"),
+        (&["delete", "c"], "delete c"),
+    ] {
+        let _ = fs::remove_file(place.path("bundle/--root.calls"));
+        assert!(call(args).status.success(), "{args:?}");
+        assert_eq!(
+            asked().trim(),
+            format!("--root {root} {expected}"),
+            "{args:?}"
+        );
+    }
+    assert_eq!(status()["status"], "paused");
+}
+
+fn ask_for(place: &Place, annotations: &Value) {
+    let spec = serde_json::json!({"ociVersion": "1.0.2", "annotations": annotations, "root": {"path": "rootfs"}});
+    fs::write(place.path("bundle/config.json"), spec.to_string()).unwrap();
+}
+
+#[test]
+fn a_container_that_cannot_be_restored_is_started_only_where_it_says_so() {
+    let place = Place::new();
+    place.config(&format!(
+        "[checkpoints]\nroots = [{:?}]",
+        place.path("store")
+    ));
+    let log = place.path("log.json");
+    let log = log.to_str().unwrap();
+    let call = || {
+        place.call(
+            "restow-runtime",
+            &["--log", log, "--log-format", "json", "create", "c"],
+        )
+    };
+    let last = || -> Value {
+        serde_json::from_str(fs::read_to_string(log).unwrap().lines().last().unwrap()).unwrap()
+    };
+    ask_for(
+        &place,
+        &serde_json::json!({"restow.dev/restore-from": "gone"}),
+    );
+    let output = call().output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(
+        output.stdout.is_empty(),
+        "the runtime was called: {output:?}"
+    );
+    assert_eq!(last()["level"], "error");
+    assert!(
+        last()["msg"].as_str().unwrap().contains("gone"),
+        "{}",
+        last()
+    );
+
+    ask_for(
+        &place,
+        &serde_json::json!({"restow.dev/restore-from": "../up"}),
+    );
+    assert_eq!(call().output().unwrap().status.code(), Some(1));
+
+    ask_for(
+        &place,
+        &serde_json::json!({"restow.dev/restore-from": "gone", "restow.dev/on-failure": "start"}),
+    );
+    assert!(place.seen(call()).args.ends_with("[create] [c]"));
+    assert_eq!(last()["level"], "warning");
+
+    // One that asks for nothing is not even parsed.
+    fs::write(place.path("bundle/config.json"), "no json").unwrap();
+    assert!(place.seen(call()).args.ends_with("[create] [c]"));
+}
+
+fn hook(place: &Place, args: &[&str], input: &str) -> Output {
+    use std::io::Write;
+    fs::copy(
+        env!("CARGO_BIN_EXE_restow-runtime"),
+        place.path("ours/restow-oci-hook"),
+    )
+    .unwrap();
+    let mut call = place.call("restow-oci-hook", args);
+    let mut child = call.stdin(Stdio::piped()).spawn().unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(input.as_bytes())
+        .unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn precreate_gives_the_spec_back_as_it_was_unless_it_opts_a_container_in() {
+    let place = Place::new();
+    let strange =
+        r#"{ "z": 1e2,  "annotations": {"b": "x", "a": "y"}, "linux": {"unheard": [null]} }"#;
+    let out =
+        |args: &[&str], spec: &str| String::from_utf8(hook(&place, args, spec).stdout).unwrap();
+    assert_eq!(out(&["precreate"], strange), strange);
+    let once = out(&["precreate", "--enable"], strange);
+    let keys = r#""annotations":{"b":"x","a":"y","restow.dev/enabled":"true"},"linux":{"unheard":[null]}}"#;
+    assert!(once.ends_with(keys), "{once}");
+    assert_eq!(out(&["precreate", "--enable"], &once), once);
+    assert_eq!(
+        out(&["precreate", "--enable"], "{}"),
+        r#"{"annotations":{"restow.dev/enabled":"true"}}"#
+    );
+    let refused = hook(
+        &place,
+        &["precreate"],
+        r#"{"annotations":{"restow.dev/hostnam":"x"}}"#,
+    );
+    assert!(!refused.status.success() && refused.stdout.is_empty());
+    assert!(
+        said(&refused).contains("restow.dev/hostnam does not exist"),
+        "{}",
+        said(&refused)
+    );
+    assert!(!hook(&place, &[], "").status.success());
+}
+
+#[test]
+fn create_runtime_refuses_a_fresh_start_of_what_asks_to_be_restored() {
+    let place = Place::new();
+    let bundle = place.path("bundle");
+    let state = serde_json::json!({"id": "c", "bundle": bundle}).to_string();
+    ask_for(&place, &serde_json::json!({"restow.dev/enabled": "true"}));
+    assert!(hook(&place, &["createRuntime"], &state).status.success());
+    ask_for(
+        &place,
+        &serde_json::json!({"restow.dev/restore-from": "one", "restow.dev/on-failure": "start"}),
+    );
+    assert!(hook(&place, &["createRuntime"], &state).status.success());
+    ask_for(
+        &place,
+        &serde_json::json!({"restow.dev/restore-from": "one"}),
+    );
+    let refused = hook(&place, &["createRuntime"], &state);
+    assert!(!refused.status.success());
+    assert!(
+        said(&refused).contains("asks to be restored from one"),
+        "{}",
+        said(&refused)
+    );
+    for _ in 0..2 {
+        assert!(hook(&place, &["poststop"], &state).status.success());
+    }
+}

@@ -29,8 +29,9 @@
 //!   killed its helpers and half-restored tasks hold it open for ever.
 //! * criu gone without a result: the client gets a failed one, and what was restored is killed, because criu cannot do
 //!   it any more. A tree that already ran is no exception: its runtime has been told that it is not there.
-//! * Once `post-restore` is answered, the stage is not called again: a relay that died then would leave a running
-//!   container its runtime does not know.
+//! * Once `post-restore` is answered, the stage is asked nothing any more: a relay that died then would leave a running
+//!   container its runtime does not know. It is told of `pre-resume`, where a container that is to be held back until it is
+//!   started gets its cgroup frozen.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -66,6 +67,10 @@ pub trait Stage {
     fn answered(&mut self, script: &str) {
         let _ = script;
     }
+
+    /// Everything is restored, and runs as soon as this returns (`pre-resume`). It cannot be prevented any more; only what may
+    /// fail without harm may be done here.
+    fn resuming(&mut self) {}
 
     /// criu is gone without a result; what it was restoring, if anything, must not stay.
     fn abandoned(&mut self);
@@ -270,6 +275,9 @@ impl<S: Stage> Relay<'_, S> {
                     return;
                 }
             }
+        }
+        if state.committed && state.veto.is_none() && script == "pre-resume" {
+            self.stage.resuming();
         }
         state.committed |= script == "post-restore";
         state.asked = (!state.committed && state.veto.is_none()).then(|| script.to_owned());

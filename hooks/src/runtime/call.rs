@@ -72,6 +72,14 @@ impl Call {
         rest.any(|given| names.iter().any(|name| name.as_bytes() == given))
     }
 
+    /// The arguments of the command that are no options. Only for commands whose options have no values.
+    #[must_use]
+    pub fn positional(&self, index: usize) -> Option<&OsStr> {
+        let rest = self.args.get(self.command + 1..)?;
+        let mut words = rest.iter().filter(|arg| option(arg).is_none());
+        words.nth(index).map(OsString::as_os_str)
+    }
+
     /// The container's id: what comes last, when the command has anything.
     #[must_use]
     pub fn container(&self) -> Option<&OsStr> {
