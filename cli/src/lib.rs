@@ -7,6 +7,7 @@
 //! * [`criu`]: criu's own commands, for process trees without a container.
 //! * [`plan`]: the dry run of a restore.
 //! * [`node`]: Restow comes onto a node, leaves it, and says what is wrong there.
+//! * [`pod`]: checkpoints of running containers, pods restored from them, and moves between nodes.
 //! * [`output`]: tables for people, JSON for programs.
 
 pub mod check;
@@ -17,6 +18,7 @@ pub mod input;
 pub mod node;
 pub mod output;
 pub mod plan;
+pub mod pod;
 pub mod verdict;
 
 use std::io;
@@ -39,7 +41,8 @@ Exit codes:
   2  the command line is wrong
   3  the input cannot be read: it is missing, damaged or no checkpoint
   4  the output cannot be written
-  5  `check` says that it cannot be moved, `plan` that the restore is not possible, `doctor` that the node cannot, or it is refused to change the node";
+  5  `check` says that it cannot be moved, `plan` that the restore is not possible, `doctor` that the node cannot, it is refused to change the
+     node, or a checkpoint, restore or move has failed";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -62,6 +65,19 @@ enum Command {
     /// Run a program of a node whose root directory is mounted somewhere
     #[command(hide = true)]
     InRoot(node::in_root::Args),
+    /// Checkpoint a running container into the node's store
+    Checkpoint(pod::checkpoint::Args),
+    /// Restore a checkpoint of the store as a new pod
+    Restore(pod::restore::Args),
+    /// Move a pod's running container to another node
+    Migrate(pod::migrate::Args),
+    /// List the checkpoints on a node
+    List(pod::list::ListArgs),
+    /// Remove checkpoints from a node
+    Rm(pod::list::RemoveArgs),
+    /// Let a frozen container go on when the process at the other end of standard input is gone
+    #[command(hide = true)]
+    ThawWhenLeft(pod::frozen::GuardArgs),
     /// Print completions for a shell
     ///
     /// For bash: restow completions bash > /usr/share/bash-completion/completions/restow
@@ -87,7 +103,7 @@ pub enum Failure {
     Input(anyhow::Error),
     /// The output cannot be written.
     Output(io::Error),
-    /// Nothing was done, because something is in the way.
+    /// What was to be done is not possible or has failed; things are as they were.
     Refused(anyhow::Error),
 }
 
@@ -149,6 +165,12 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
                 args.program[0].display()
             )))
         }
+        Command::Checkpoint(args) => pod::checkpoint::run(&args),
+        Command::Restore(args) => pod::restore::run(&args),
+        Command::Migrate(args) => pod::migrate::run(&args),
+        Command::List(args) => pod::list::list(&args),
+        Command::Rm(args) => pod::list::remove(&args),
+        Command::ThawWhenLeft(args) => pod::frozen::guard(&args),
         Command::Completions { shell } => {
             // Into memory first: the generator panics when the pipe is closed.
             let mut text = Vec::new();

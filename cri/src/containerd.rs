@@ -4,10 +4,11 @@ use std::path::Path;
 
 use containerd_client::services::v1::containers_client::ContainersClient;
 use containerd_client::services::v1::leases_client::LeasesClient;
+use containerd_client::services::v1::namespaces_client::NamespacesClient;
 use containerd_client::services::v1::version_client::VersionClient;
 use containerd_client::services::v1::{
     Container, CreateRequest, DeleteRequest, GetContainerRequest, ListContainersRequest,
-    VersionResponse,
+    ListNamespacesRequest, VersionResponse,
 };
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
@@ -102,6 +103,17 @@ impl Containerd {
     pub async fn version(&self) -> Result<VersionResponse> {
         let mut client = VersionClient::new(self.service()).max_decoding_message_size(MAX_MESSAGE);
         client.version(()).await.named("Version", "containerd")
+    }
+
+    /// The names of containerd's namespaces.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn namespaces(&self) -> Result<Vec<String>> {
+        let request = ListNamespacesRequest::default();
+        let answer = client!(self, NamespacesClient).list(request).await;
+        let all = answer.named("List namespaces", "containerd")?.namespaces;
+        Ok(all.into_iter().map(|namespace| namespace.name).collect())
     }
 
     /// A container's record.

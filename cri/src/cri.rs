@@ -12,8 +12,8 @@ use crate::api::{
     ContainerStatusRequest, ContainerStatusResponse, CreateContainerRequest, Image, ImageSpec,
     ImageStatusRequest, ListContainersRequest, ListPodSandboxRequest, PodSandbox, PodSandboxConfig,
     PodSandboxFilter, PodSandboxStatusRequest, PodSandboxStatusResponse, RemoveContainerRequest,
-    RemovePodSandboxRequest, RunPodSandboxRequest, StartContainerRequest, StopContainerRequest,
-    StopPodSandboxRequest, VersionRequest, VersionResponse,
+    RemovePodSandboxRequest, RunPodSandboxRequest, StartContainerRequest, StatusRequest,
+    StatusResponse, StopContainerRequest, StopPodSandboxRequest, VersionRequest, VersionResponse,
 };
 use crate::error::Named;
 use crate::socket::{self, MAX_MESSAGE};
@@ -67,6 +67,15 @@ impl Cri {
         };
         let answer = self.runtime().version(request).await;
         answer.named("Version", "the runtime")
+    }
+
+    /// The runtime's state. With `verbose` the answer's `info` has, under `config`, JSON with its configuration.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn status(&self, verbose: bool) -> Result<StatusResponse> {
+        let answer = self.runtime().status(StatusRequest { verbose }).await;
+        answer.named("Status", "the runtime")
     }
 
     /// The pods, those that have ended included.

@@ -1,0 +1,202 @@
+//! A container that is held still, so that nothing it does after its checkpoint is lost.
+//!
+//! Whatever becomes of this process, the container goes on: a process of its own, which no signal to ours reaches, thaws it when ours is
+//! gone without having said what becomes of it.
+
+use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use nix::sys::signal::Signal;
+use restow_cri::{ContainerId, Containerd};
+
+use super::find::Subject;
+use super::node::{Node, call};
+use crate::Failure;
+
+/// containerd's numbers of a task's states (`api/types/task/task.proto`).
+const RUNNING: i32 = 2;
+const PAUSED: i32 = 4;
+
+/// What is said to the guard when it is not needed any more.
+const DONE: u8 = b'd';
+
+/// How long a killed container may take until it is gone. It has nothing to do any more; this is for disks that hang.
+const KILLED: Duration = Duration::from_secs(60);
+
+/// A frozen container. Dropped, it goes on: the guard sees to it.
+#[derive(Debug)]
+pub struct Frozen {
+    client: Containerd,
+    id: ContainerId,
+    name: String,
+    guard: Guard,
+    /// Somebody else had frozen it.
+    before: bool,
+}
+
+impl Frozen {
+    /// Freezes a running container; one that is frozen already stays so.
+    ///
+    /// # Errors
+    /// When it does not run or cannot be frozen. It then runs as before.
+    pub async fn freeze(node: &Node, subject: &Subject) -> Result<Self, Failure> {
+        let client = node.containerd(&subject.containerd_namespace).await?;
+        let name = subject.display();
+        let before = match client.task(&subject.id).await {
+            Ok(process) if process.status == RUNNING => false,
+            Ok(process) if process.status == PAUSED => true,
+            Ok(process) => {
+                let state = format!("{:?}", process.status()).to_lowercase();
+                return Err(Failure::Refused(anyhow!(
+                    "{name} does not run, it is {state}"
+                )));
+            }
+            Err(error) if error.is_not_found() => {
+                return Err(Failure::Refused(anyhow!("{name} does not run")));
+            }
+            Err(error) => return Err(call(error)),
+        };
+        let guard = Guard::start(node, subject, before)?;
+        if !before {
+            client.pause(&subject.id).await.map_err(|error| {
+                Failure::Refused(
+                    anyhow::Error::from(error)
+                        .context(format!("{name} cannot be held still, and goes on running")),
+                )
+            })?;
+        }
+        Ok(Self {
+            client,
+            id: subject.id.clone(),
+            name,
+            guard,
+            before,
+        })
+    }
+
+    /// Lets it go on, unless somebody else had frozen it before.
+    ///
+    /// # Errors
+    /// When containerd does not do it.
+    pub async fn thaw(self) -> Result<(), Failure> {
+        if !self.before {
+            let thawed = self.client.resume(&self.id).await;
+            thawed.map_err(|error| {
+                Failure::Refused(anyhow::Error::from(error).context(format!(
+                    "{} is frozen and does not go on; try `ctr task resume`",
+                    self.name
+                )))
+            })?;
+        }
+        self.guard.done();
+        Ok(())
+    }
+
+    /// Ends it, without it having done anything more.
+    ///
+    /// # Errors
+    /// When containerd does not do it.
+    pub async fn end(self) -> Result<(), Failure> {
+        let signal = u32::try_from(Signal::SIGKILL as i32).unwrap_or(9);
+        let ended = async {
+            self.client.kill(&self.id, signal, true).await?;
+            // In a frozen cgroup of version 1 a signal waits; version 2 has killed it by now.
+            match self.client.resume(&self.id).await {
+                Ok(()) => {}
+                Err(_) if self.gone().await => return Ok(()),
+                Err(error) => return Err(error),
+            }
+            match tokio::time::timeout(KILLED, self.client.wait(&self.id)).await {
+                Ok(Err(error)) if !error.is_not_found() => Err(error),
+                _ => Ok(()),
+            }
+        };
+        ended.await.map_err(|error| {
+            Failure::Refused(
+                anyhow::Error::from(error).context(format!("{} cannot be ended", self.name)),
+            )
+        })?;
+        self.guard.done();
+        Ok(())
+    }
+
+    /// Whether its first process has ended.
+    async fn gone(&self) -> bool {
+        match self.client.task(&self.id).await {
+            Ok(process) => !matches!(process.status, RUNNING | PAUSED),
+            Err(error) => error.is_not_found(),
+        }
+    }
+}
+
+/// The process that thaws a container when this one is gone.
+#[derive(Debug)]
+struct Guard(Child);
+
+impl Guard {
+    fn start(node: &Node, subject: &Subject, idle: bool) -> Result<Self, Failure> {
+        let mut command = Command::new("/proc/self/exe");
+        command
+            .arg("thaw-when-left")
+            .arg(node.socket())
+            .arg(&subject.containerd_namespace)
+            .arg(subject.id.as_str())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            // A signal from the terminal is for the whole group.
+            .process_group(0);
+        if idle {
+            command.arg("--idle");
+        }
+        let child = command.spawn();
+        Ok(Self(child.context(
+            "Start the process that lets the container go on",
+        )?))
+    }
+
+    fn done(mut self) {
+        if let Some(mut pipe) = self.0.stdin.take() {
+            // One that is gone needs no telling.
+            let _ = pipe.write_all(&[DONE]);
+        }
+        let _ = self.0.wait();
+    }
+}
+
+/// The guard's own command line: not for people.
+#[derive(Debug, clap::Args)]
+pub struct GuardArgs {
+    socket: PathBuf,
+    namespace: String,
+    id: String,
+    /// It was frozen before.
+    #[arg(long)]
+    idle: bool,
+}
+
+/// Waits until the process that started this is done or gone, and lets the container go on in the second case.
+///
+/// # Errors
+/// When containerd does not do it.
+pub fn guard(args: &GuardArgs) -> Result<ExitCode, Failure> {
+    let mut said = [0];
+    let done = std::io::stdin().read(&mut said).is_ok_and(|got| got == 1) && said[0] == DONE;
+    if done || args.idle {
+        return Ok(ExitCode::SUCCESS);
+    }
+    super::block_on(async {
+        let client = Containerd::connect(&args.socket, &args.namespace)
+            .await
+            .map_err(call)?;
+        client
+            .resume(&ContainerId(args.id.clone()))
+            .await
+            .map_err(call)
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
