@@ -20,7 +20,7 @@ use restow::observed::{Observations, Observed};
 use restow::plan::Plan;
 use restow::policy::Policy;
 use restow::source::images::ImageDir;
-use restow::source::{Hierarchy, Source};
+use restow::source::{Hierarchy, Source, pages};
 use restow::stage::{self, Staging};
 use restow::target::Target;
 use restow::verify::{Restored, verify};
@@ -77,6 +77,8 @@ impl Restore {
             .map_err(|error| chain(&error))?;
         let images = ImageDir::open(images).map_err(|error| chain(&error))?;
         let source = Source::read(&images).map_err(|error| chain(&error))?;
+        // CRIU would wait for the rest until the runtime gives up.
+        pages::check(&images).map_err(|error| chain(&error))?;
         let mut target = target(operation)?;
         let mut plan = make_plan(operation, &source, &mut target, policy)?;
         let log = &mut operation.journal;

@@ -26,7 +26,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{linkat, symlinkat};
 
 use super::rights::Rights;
-use super::tree::{self, Root, is_dir, set_on_link};
+use super::tree::{self, Root, is_dir, is_link, set_on_link};
 use super::undo::Undo;
 use super::unpack::MAX_DESCRIPTION;
 use crate::archive::tar::{Member, MemberKind, Source, Tar};
@@ -253,8 +253,10 @@ impl<'a> Apply<'a> {
 
     /// Makes the directories above what is not there, as a list of changes may leave them out.
     fn parents(&mut self, parent: &Path) -> io::Result<()> {
-        if self.root.look(parent)?.is_some() {
-            return Ok(());
+        match self.root.look(parent)? {
+            Some(stat) if is_dir(&stat) => return Ok(()),
+            Some(_) => return Err(through(parent)),
+            None => {}
         }
         self.parents(parent.parent().unwrap_or(Path::new("")))?;
         self.undo.making(&self.root, parent)?;
@@ -269,12 +271,23 @@ impl<'a> Apply<'a> {
         if path.as_os_str().is_empty() {
             return Err(io::Error::other("the root cannot be deleted"));
         }
+        self.no_link_above(path)?;
         match self.root.look(path)? {
             None => Ok(()),
             Some(_) if !self.has_new(path) => self.take_away(path),
             Some(stat) if is_dir(&stat) => self.remove_all_old(path),
             Some(_) => Ok(()),
         }
+    }
+
+    /// A link in the place of a directory is no way to what is behind it.
+    fn no_link_above(&self, path: &Path) -> io::Result<()> {
+        for above in path.ancestors().skip(1) {
+            if self.root.look(above)?.is_some_and(|stat| is_link(&stat)) {
+                return Err(through(above));
+            }
+        }
+        Ok(())
     }
 
     /// Whether something that came with these changes is at a path or below it.
@@ -284,8 +297,10 @@ impl<'a> Apply<'a> {
     }
 
     fn remove_all_old(&mut self, directory: &Path) -> io::Result<()> {
+        self.no_link_above(directory)?;
         match self.root.look(directory)? {
             Some(stat) if is_dir(&stat) => {}
+            Some(stat) if is_link(&stat) => return Err(through(directory)),
             _ => return Ok(()),
         }
         let opened = self.root.directory(directory)?;
@@ -294,4 +309,11 @@ impl<'a> Apply<'a> {
         }
         Ok(())
     }
+}
+
+fn through(part: &Path) -> io::Error {
+    io::Error::other(format!(
+        "{} on the way to it is no directory, and links are not followed",
+        part.display()
+    ))
 }

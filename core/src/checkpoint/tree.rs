@@ -49,7 +49,7 @@ impl Root {
         Ok((self.directory(parent)?, name))
     }
 
-    /// What is at a path; `None` when nothing is.
+    /// What is at a path; `None` when nothing is. Nothing is behind a link.
     pub(super) fn look(&self, path: &Path) -> io::Result<Option<FileStat>> {
         if path.as_os_str().is_empty() {
             return look(&self.0, OsStr::new(".")).map(Some).or_else(absent);
@@ -61,11 +61,16 @@ impl Root {
     }
 }
 
+/// Nothing can be at a path: it leads through something that is not there, or no directory.
+pub(super) fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)
+    )
+}
+
 fn absent<T>(error: io::Error) -> io::Result<Option<T>> {
-    if matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-    ) {
+    if is_absent(&error) {
         Ok(None)
     } else {
         Err(error)
@@ -78,6 +83,10 @@ fn look(dir: &OwnedFd, name: &OsStr) -> io::Result<FileStat> {
 
 fn kind(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode & libc::S_IFMT)
+}
+
+pub(super) fn is_link(stat: &FileStat) -> bool {
+    kind(stat) == SFlag::S_IFLNK
 }
 
 pub(super) fn is_dir(stat: &FileStat) -> bool {

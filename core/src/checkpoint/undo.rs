@@ -154,10 +154,12 @@ pub(super) fn undo(dir: &Path, rootfs: &Path) -> io::Result<()> {
 
 fn back(step: Step, root: &Root, saved: &std::os::fd::OwnedFd) -> io::Result<()> {
     match step {
-        Step::Made { path } => {
-            let (dir, name) = root.parent(&path)?;
-            tree::remove(&dir, name)
-        }
+        Step::Made { path } => match root.parent(&path) {
+            Ok((dir, name)) => tree::remove(&dir, name),
+            // What it was to be made in is not there, so it was not made.
+            Err(error) if tree::is_absent(&error) => Ok(()),
+            Err(error) => Err(error),
+        },
         Step::Taken { path, copy } => {
             let (dir, name) = root.parent(&path)?;
             tree::remove(&dir, name)?;

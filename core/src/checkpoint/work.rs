@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::error::{Error, failed};
+use super::unpack::is_roots;
 use crate::host::own_dir::{self, Failed, OwnDir};
 
 const STATE: &str = "state.json";
@@ -79,6 +80,7 @@ pub(super) struct Work(OwnDir);
 impl Work {
     /// Makes one below `root`, and removes those that nobody needs any more.
     pub(super) fn new(root: &Path) -> Result<Self, Error> {
+        ours(root)?;
         let kept = |dir: &Path| State::read(dir).is_some_and(|state| state.is_current());
         // As a staging directory: a user namespace's root must be able to walk through.
         let dir = OwnDir::new(root, 0o711, kept)?;
@@ -117,6 +119,20 @@ impl Work {
     /// Removes it.
     pub(super) fn remove(self) -> Result<(), Error> {
         Ok(self.0.remove()?)
+    }
+}
+
+/// What is checked must not be changed by others: they could not even put a directory of theirs in its place.
+fn ours(root: &Path) -> Result<(), Error> {
+    match fs::metadata(root) {
+        Ok(meta) if is_roots(&meta) => Ok(()),
+        Ok(meta) => Err(Error::NotOurs {
+            path: root.to_path_buf(),
+            owner: meta.uid(),
+            mode: meta.mode() & 0o7777,
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(failed("read", root)(error)),
     }
 }
 

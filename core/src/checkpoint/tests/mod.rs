@@ -1,6 +1,8 @@
 //! Checkpoints that are built here, kept and prepared without root: owners are whoever runs the tests.
 
+mod attacks;
 mod prepare;
+mod rootfs;
 mod store;
 
 use std::fs;

@@ -5,8 +5,10 @@ use std::fs;
 use serde_json::json;
 
 use super::{Archive, Lab, inventory, pagemap, spec, spec_dump, write};
-use crate::checkpoint::{Asked, Prepared};
+use crate::checkpoint::work::Work;
+use crate::checkpoint::{Asked, Namespace, Prepared, Store, images, unpack};
 use crate::policy::{NodeConfig, OnFailure};
+use crate::source::images::ImageDir;
 
 #[test]
 fn an_archive_becomes_an_image_directory_of_our_own() {
@@ -191,5 +193,49 @@ fn what_a_spec_asks_for() {
         json!({"restow.dev/restore-form": "x"}),
     ] {
         assert!(ask(wrong.clone()).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn the_table_of_the_nodes_configuration() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.toml");
+    let text = "[checkpoints]\nroots = [\"/a\", \"/b\"]\nflat-roots = [\"/c\"]\ncross-namespace = true\nunpack = \"/d\"\n\
+                max-size-gib = 3\nmax-entries = 4\n";
+    fs::write(&file, text).unwrap();
+    let settings = NodeConfig::read(&file).unwrap().checkpoints;
+    assert_eq!(settings.roots, ["/a", "/b"].map(std::path::PathBuf::from));
+    assert_eq!(settings.flat_roots, ["/c"].map(std::path::PathBuf::from));
+    assert!(settings.cross_namespace);
+    assert_eq!((settings.max_size(), settings.max_entries), (3 << 30, 4));
+    fs::write(&file, "[checkpoints]\nroot = \"/a\"\n").unwrap();
+    assert!(
+        NodeConfig::read(&file).is_err(),
+        "a misspelt one is not ignored"
+    );
+}
+
+#[test]
+fn archives_that_podman_exports_are_unpacked() {
+    let lab = Lab::new();
+    let archives = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/archives");
+    for file in ["podman.tar.gz", "podman.tar.zst"] {
+        let store = Store::open(&lab.config);
+        let name = file.parse().unwrap();
+        let put = store.put(&name, &Namespace::node(), &archives.join(file), true);
+        let path = put.unwrap();
+        assert!(path.ends_with(format!("_node/{file}")));
+        let entry = store.find(&name, &Namespace::node()).unwrap();
+        assert_eq!(
+            entry.about().unwrap().image.as_deref(),
+            Some("localhost/zoo:latest")
+        );
+        // Its changes belong to root, who the tests need not be: only what is looked at first.
+        let work = Work::new(&lab.path("unpacked")).unwrap();
+        unpack::archive(entry.file().unwrap(), &work, &lab.config.checkpoints).unwrap();
+        let dir = fs::File::open(work.images()).unwrap();
+        images::check(&ImageDir::open(dir.into()).unwrap()).unwrap();
+        assert!(work.meta().join("rootfs-diff.tar").exists());
+        assert!(!work.images().join("devshm-checkpoint.tar").exists());
     }
 }
