@@ -9,15 +9,20 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::engine::{Engine, checked};
+use crate::kubelet::Managed;
 use crate::report::Report;
+use crate::suite::Suite;
 
 /// Bundles are where containerd keeps them.
 pub(crate) const BUNDLES: &str = "/run/containerd/io.containerd.runtime.v2.task/k8s.io";
 /// Checkpoints are where the kubelet keeps them.
 const CHECKPOINTS: &str = "/var/lib/kubelet/checkpoints";
+/// Checkpoints of pods are where Restow looks for them, by the pod's namespace.
+const STORE: &str = "/var/lib/restow/checkpoints/default";
 /// Nothing here takes longer, unless it never ends.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -28,20 +33,41 @@ pub struct Checkpoint {
     pub images: String,
     /// CRIU's logs, as a path of the node.
     pub work: String,
+    name: String,
 }
 
 impl Checkpoint {
     /// A place for a new checkpoint.
     pub fn new(engine: &Engine, name: &str) -> Result<Self> {
-        let checkpoint = Self {
-            images: format!("{CHECKPOINTS}/{name}/checkpoint"),
-            work: format!("{CHECKPOINTS}/{name}/work"),
+        let base = match engine.kubelet() {
+            Some(_) => STORE,
+            None => CHECKPOINTS,
         };
-        for dir in [&checkpoint.images, &checkpoint.work] {
+        let checkpoint = Self {
+            images: format!("{base}/{name}/checkpoint"),
+            work: format!("{CHECKPOINTS}/{name}/work"),
+            name: name.to_owned(),
+        };
+        // An archive of containerd's has its name without these beside it.
+        let archive = engine.kubelet().is_some() && engine.node().state().suite != Suite::Stable;
+        let images = if archive { base } else { &checkpoint.images };
+        for dir in [images, &checkpoint.work] {
             fs::create_dir_all(engine.node().path(dir))
                 .with_context(|| format!("Create {dir} in the node"))?;
         }
         Ok(checkpoint)
+    }
+
+    /// Its name, by which a pod asks for it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The archive that containerd makes of a pod's container, as a path of the node.
+    #[must_use]
+    pub fn archive(&self) -> String {
+        format!("{STORE}/{}.tar", self.name)
     }
 }
 
@@ -63,6 +89,10 @@ pub struct Container<'e> {
     took: Option<Duration>,
     /// Files of the node that its caller leaves open to it, from descriptor 3 on.
     left_open: Vec<String>,
+    /// When containerd has the care of it.
+    managed: Option<Managed>,
+    /// Where the probe's reports are when that is not in its root file system, as a path of the node.
+    report_dir: Option<String>,
 }
 
 impl<'e> Container<'e> {
@@ -84,6 +114,8 @@ impl<'e> Container<'e> {
             processes,
             took: None,
             left_open: Vec::new(),
+            managed: None,
+            report_dir: None,
         };
         let rootfs = container.rootfs();
         for dir in ["dev", "etc", "proc", "sys", "tmp", "reports", "data"] {
@@ -96,6 +128,50 @@ impl<'e> Container<'e> {
         fs::write(&config, serde_json::to_vec_pretty(spec)?)
             .with_context(|| format!("Write {}", config.display()))?;
         Ok(container)
+    }
+
+    /// One that containerd has the care of, in the pod's cgroup `parent`.
+    pub(crate) fn managed(
+        engine: &'e Engine,
+        parent: &str,
+        log: &str,
+        managed: Managed,
+        processes: usize,
+    ) -> Self {
+        let id = managed.id().unwrap_or_default().to_owned();
+        Self {
+            engine,
+            cgroup: format!("{parent}/{id}"),
+            id,
+            log: log.to_owned(),
+            shim: None,
+            processes,
+            took: None,
+            left_open: Vec::new(),
+            managed: Some(managed),
+            report_dir: None,
+        }
+    }
+
+    /// The same, with the probe's reports elsewhere in the node.
+    #[must_use]
+    pub(crate) fn reports_in(mut self, dir: Option<String>) -> Self {
+        self.report_dir = dir;
+        self
+    }
+
+    /// Has containerd make it, to be restored from `checkpoint` when there is one, so that it has an id and is about to run. Where the
+    /// suite calls the runtime itself there is nothing to do.
+    pub fn prepare(&mut self, checkpoint: Option<&Checkpoint>) -> Result<()> {
+        let Some(managed) = &mut self.managed else {
+            return Ok(());
+        };
+        if managed.id().is_some() {
+            return Ok(());
+        }
+        self.id = managed.create(checkpoint)?;
+        self.cgroup.push_str(&self.id);
+        Ok(())
     }
 
     /// The same, with files of the node left open to it when it is started.
@@ -165,12 +241,29 @@ impl<'e> Container<'e> {
 
     /// Everything it has written to its standard output and error.
     pub fn log(&self) -> Result<String> {
-        fs::read_to_string(self.engine.node().path(&self.log))
-            .with_context(|| format!("Read the log {}", self.log))
+        let path = self.engine.node().path(&self.log);
+        let text = match fs::read_to_string(&path) {
+            // containerd makes it with the container's first run.
+            Err(error)
+                if self.managed.is_some() && error.kind() == std::io::ErrorKind::NotFound =>
+            {
+                String::new()
+            }
+            text => text.with_context(|| format!("Read the log {}", self.log))?,
+        };
+        if self.managed.is_none() {
+            return Ok(text);
+        }
+        // Time, stream, and whether the line is whole stand before each.
+        Ok(text
+            .lines()
+            .map(|line| line.splitn(4, ' ').nth(3).unwrap_or_default())
+            .fold(String::new(), |all, line| all + line + "\n"))
     }
 
     /// Starts it and waits until the probe holds its files.
     pub fn start(&mut self) -> Result<()> {
+        self.prepare(None)?;
         let count = self.left_open.len().to_string();
         let preserve = ["run", "--preserve-fds", &count];
         let run = if self.left_open.is_empty() { 1 } else { 3 };
@@ -216,6 +309,7 @@ impl<'e> Container<'e> {
 
     /// Restores it from `checkpoint` instead of starting it.
     pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        self.prepare(Some(checkpoint))?;
         self.launch(&[
             "restore",
             "--image-path",
@@ -229,6 +323,10 @@ impl<'e> Container<'e> {
     /// Checkpoints it, which ends it.
     pub fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<()> {
         self.dump(checkpoint, &[])?;
+        if let Some(managed) = &self.managed {
+            // The kubelet's checkpoint leaves it running.
+            return managed.stop();
+        }
         self.wait().map(drop)
     }
 
@@ -279,6 +377,11 @@ impl<'e> Container<'e> {
     }
 
     fn dump(&self, checkpoint: &Checkpoint, options: &[&str]) -> Result<()> {
+        if let Some(managed) = &self.managed {
+            return managed
+                .checkpoint(checkpoint)
+                .with_context(|| self.criu_errors(checkpoint, "dump.log"));
+        }
         let paths = [
             "--image-path",
             &checkpoint.images,
@@ -315,7 +418,10 @@ impl<'e> Container<'e> {
 
     /// Runs the probe's report in all of its processes.
     pub fn reports(&self) -> Result<Vec<Report>> {
-        let dir = self.rootfs().join("reports");
+        let dir = match &self.report_dir {
+            Some(dir) => self.engine.node().path(dir),
+            None => self.rootfs().join("reports"),
+        };
         let files: Vec<PathBuf> = (0..self.processes)
             .map(|number| dir.join(format!("{number}.json")))
             .collect();
@@ -327,7 +433,7 @@ impl<'e> Container<'e> {
                 _ => {}
             }
         }
-        self.call(&["kill", &self.id, "USR1"])?;
+        self.signal(Signal::SIGUSR1)?;
         let deadline = Instant::now() + PATIENCE;
         while !files.iter().all(|file| file.exists()) {
             if Instant::now() > deadline {
@@ -342,19 +448,37 @@ impl<'e> Container<'e> {
         files.iter().map(|file| Report::read(file)).collect()
     }
 
+    /// Sends its process 1 a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        if let Some(managed) = &self.managed {
+            return managed.signal(signal as u32);
+        }
+        let name = signal.as_str().trim_start_matches("SIG");
+        self.call(&["kill", &self.id, name]).map(drop)
+    }
+
     /// Runs a program in it and returns its output.
     pub fn exec(&self, program: &[&str]) -> Result<String> {
+        if let Some(managed) = &self.managed {
+            return managed.exec(program);
+        }
         self.call(&[&["exec", &self.id][..], program].concat())
     }
 
     /// Asks it to end, and returns its exit code.
     pub fn terminate(&mut self) -> Result<Option<i32>> {
-        self.call(&["kill", &self.id, "TERM"])?;
+        self.signal(Signal::SIGTERM)?;
+        if let Some(managed) = &self.managed {
+            return managed.wait().map(Some);
+        }
         Ok(self.wait()?.code())
     }
 
     /// Kills it when it runs, and removes everything the runtime and the shim have of it.
     pub fn remove(&mut self) -> Result<()> {
+        if let Some(managed) = &self.managed {
+            return managed.remove();
+        }
         self.forget()?;
         if self.shim.is_some() {
             self.wait()?;
@@ -365,6 +489,9 @@ impl<'e> Container<'e> {
 
     /// Has the runtime kill it when it runs, and remove its state.
     pub fn forget(&self) -> Result<()> {
+        if let Some(managed) = &self.managed {
+            return managed.remove();
+        }
         // A failed restore leaves none, and crun takes that for an error.
         let state = format!("{}/{}", self.engine.runtime_root(), self.id);
         if self.engine.node().path(state).exists() {
@@ -375,6 +502,9 @@ impl<'e> Container<'e> {
 
     /// Whether its shim, and so the container, has ended.
     pub fn has_ended(&mut self) -> Result<bool> {
+        if let Some(managed) = &self.managed {
+            return Ok(managed.exit_code()?.is_some());
+        }
         let Some(process) = &mut self.shim else {
             return Ok(true);
         };
@@ -409,6 +539,12 @@ impl<'e> Container<'e> {
 
     /// Has a shim run the runtime, and waits until the container runs.
     fn launch(&mut self, arguments: &[&str]) -> Result<()> {
+        if let Some(managed) = &self.managed {
+            let before = Instant::now();
+            managed.start()?;
+            self.took = Some(before.elapsed());
+            return Ok(());
+        }
         let bundle = self.bundle();
         let pid_file = format!("{bundle}/init.pid");
         let started = self.engine.node().path(format!("{pid_file}.started"));

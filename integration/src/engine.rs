@@ -8,13 +8,15 @@ use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
 
+use crate::containerd::{self, Containerd};
+use crate::kubelet::Kubelet;
 use crate::node::{NODE_PATH, Node, NodeOptions};
 use crate::tools;
 
-pub use crate::stack::{Mode, Runtime, Stack};
+pub use crate::stack::{Manager, Mode, Runtime, Stack};
 
 /// Where Restow's `criu` is in a node.
-const RESTOW_DIR: &str = "/opt/restow/bin";
+const RESTOW_DIR: &str = containerd::RESTOW_DIR;
 /// Where the probe is in a node.
 pub(crate) const PROBE: &str = "/opt/probe";
 
@@ -32,6 +34,8 @@ pub struct Engine {
     runtime: Runtime,
     mode: Mode,
     systemd: bool,
+    /// The containerd that makes pods, and who calls it.
+    kubelet: Option<Rc<Kubelet>>,
 }
 
 impl Engine {
@@ -40,12 +44,21 @@ impl Engine {
         let mut options = NodeOptions::new(stack.suite);
         options.cgroup_view = stack.cgroup_view;
         let node = Node::start(&options)?;
-        let engine = Self {
+        let mut engine = Self {
             node: Rc::new(node),
             runtime: stack.runtime,
             mode,
             systemd: systemd_makes_cgroups(),
+            kubelet: None,
         };
+        if stack.manager == Manager::Containerd {
+            let node = Rc::clone(&engine.node);
+            let containerd = match mode {
+                Mode::Stock => Containerd::stock(node)?,
+                Mode::Restow => Containerd::on(node)?,
+            };
+            engine.kubelet = Some(Rc::new(Kubelet::new(Rc::new(containerd))?));
+        }
         engine.install(&tools::probe()?, PROBE)?;
         if mode == Mode::Restow {
             engine.install(&tools::interposer()?, &format!("{RESTOW_DIR}/criu"))?;
@@ -61,7 +74,14 @@ impl Engine {
             runtime: self.runtime,
             mode: Mode::Stock,
             systemd: self.systemd,
+            kubelet: self.kubelet.clone(),
         }
+    }
+
+    /// Who makes pods over the container runtime interface, when that is how they are made here.
+    #[must_use]
+    pub fn kubelet(&self) -> Option<&Rc<Kubelet>> {
+        self.kubelet.as_ref()
     }
 
     /// The node.
@@ -148,7 +168,12 @@ impl Engine {
     /// Where the runtime keeps the state of containers, as a path of the node.
     #[must_use]
     pub fn runtime_root(&self) -> String {
-        format!("/run/containerd/{}/k8s.io", self.runtime.program())
+        // containerd's shim has one place for all runtimes.
+        let name = match self.kubelet {
+            Some(_) => "runc",
+            None => self.runtime.program(),
+        };
+        format!("/run/containerd/{name}/k8s.io")
     }
 
     /// Runs a program in the node that has to succeed, and returns its output.
@@ -173,7 +198,13 @@ impl Engine {
         let program = self.runtime.program();
         let runtime = version(&self.run(program, &["--version"])?);
         let criu = version(&self.run("criu", &["--version"])?);
-        Ok(format!("{program} {runtime}, criu {criu}"))
+        if self.kubelet.is_none() {
+            return Ok(format!("{program} {runtime}, criu {criu}"));
+        }
+        let containerd = version(&self.run("containerd", &["--version"])?);
+        Ok(format!(
+            "containerd {containerd}, {program} {runtime}, criu {criu}"
+        ))
     }
 }
 

@@ -132,6 +132,7 @@ impl Journey {
             change(&pod_a)?;
         }
         let mut container_a = pod_a.container(&self.container)?;
+        container_a.prepare(None)?;
         if let Some(change) = self.before_start {
             change(&container_a)?;
         }
@@ -171,6 +172,12 @@ impl Journey {
         }
         let mut container =
             pod.container(self.container_there.as_ref().unwrap_or(&self.container))?;
+        if let Err(error) = container.prepare(Some(&checkpoint)) {
+            return Ok(Verdict::Wrong(format!(
+                "The restore fails: {}",
+                one_line(&format!("{error:#}"))
+            )));
+        }
         if let Some(change) = self.before_restore {
             change(&container)?;
         }

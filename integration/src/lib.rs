@@ -13,6 +13,7 @@ pub mod engine;
 pub mod foreign;
 pub mod installation;
 pub mod journey;
+pub mod kubelet;
 pub mod machine;
 pub mod matrix;
 pub mod network;

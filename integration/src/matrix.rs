@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use crate::engine::{Mode, Runtime};
+use crate::engine::{Manager, Mode, Runtime};
 use crate::record::{Entry, Outcome};
 use crate::scenarios::{AREAS, Name};
 use crate::suite::Suite;
@@ -17,9 +17,11 @@ type Column = (Suite, Runtime);
 /// Longer reasons are cut, in characters.
 const LONGEST_REASON: usize = 150;
 
-/// Draws the table.
+/// Draws the table of what ran below `manager`.
 #[must_use]
-pub fn render(entries: &[Entry]) -> String {
+pub fn render(entries: &[Entry], manager: Manager) -> String {
+    let of_manager = entries.iter().filter(|entry| entry.manager == manager);
+    let entries: &[Entry] = &of_manager.cloned().collect::<Vec<_>>();
     let columns = columns(entries);
     let mut rows: BTreeMap<Name, Cells<'_>> = BTreeMap::new();
     for (area, scenarios) in AREAS.iter().enumerate() {
@@ -61,7 +63,10 @@ pub fn render(entries: &[Entry]) -> String {
             &mut reasons,
         );
     }
-    let mut text = String::from(HEAD);
+    let mut text = String::from(match manager {
+        Manager::Suite => HEAD,
+        Manager::Containerd => HEAD_PODS,
+    });
     summary(&mut text, &rows, &columns);
     text.push_str(&tables);
     reasons.list(&mut text);
@@ -75,6 +80,17 @@ const HEAD: &str = "# What holds after a restore in another pod
 Each scenario moves a probe from pod A, which is checkpointed and removed whole (cgroups and volumes too, unless the scenario says that it
 goes on), to pod B. It is run on the distribution's runtime and CRIU alone (*stock*), then with Restow before CRIU. A cell says what
 became of it: stock / Restow. Numbers lead to the reasons below the tables.
+
+This file is written by `cargo xtask test --matrix`; do not edit it.
+
+";
+
+const HEAD_PODS: &str = "# What holds for pods of containerd
+
+The scenarios of [matrix.md](matrix.md) with pods as the kubelet has containerd make them, over the container runtime interface. *Stock* is
+containerd with its own shim: containerd 2.1 restores an archive that is given as the image, containerd 1.7 has no restore. With Restow
+the pod's runtime handler has Restow's shim, and an annotation of the pod asks for the restore. A cell says what became of it: stock / Restow.
+What is skipped cannot be asked for over this interface. Numbers lead to the reasons below the tables.
 
 This file is written by `cargo xtask test --matrix`; do not edit it.
 
@@ -333,6 +349,7 @@ mod tests {
             suite: Suite::Stable,
             runtime: Runtime::Runc,
             view: CgroupView::V2,
+            manager: Manager::Suite,
             mode,
             versions: "runc 1.1.15, criu 4.1.1".into(),
             known: None,
@@ -359,7 +376,7 @@ mod tests {
 
     #[test]
     fn a_cell_says_what_stock_and_restow_did() {
-        let text = render(&sample());
+        let text = render(&sample(), Manager::Suite);
         assert!(
             text.contains("| wrong [1](#reasons) / right | not run | not run | not run |"),
             "{text}"
@@ -383,9 +400,9 @@ mod tests {
     #[test]
     fn the_order_of_the_entries_does_not_matter() {
         let mut entries = sample();
-        let text = render(&entries);
+        let text = render(&entries, Manager::Suite);
         entries.reverse();
-        assert_eq!(render(&entries), text);
+        assert_eq!(render(&entries, Manager::Suite), text);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::cgroup_names::{Driver, systemd_path};
 use crate::container::{BUNDLES, Container};
 use crate::engine::{Engine, Mode, Runtime, systemd_makes_cgroups};
+use crate::kubelet::{Managed, Sandbox, SandboxInput, container_config, labels};
 use crate::network::{self, ipv6_of};
 use crate::node::{CgroupView, remove_tree};
 use crate::spec::{Bind, CgroupNamespace, SpecInput, spec};
@@ -272,11 +273,18 @@ pub struct Pod<'e> {
     options: PodOptions,
     uid: String,
     sandbox: Container<'e>,
+    /// The same, when containerd has the care of it.
+    managed: Option<Sandbox>,
+    /// Its IPv6 address.
+    ipv6: String,
 }
 
 impl<'e> Pod<'e> {
     /// Makes the pod's directories and cgroup and starts its sandbox.
     pub fn start(engine: &'e Engine, options: &PodOptions) -> Result<Self> {
+        if engine.kubelet().is_some() {
+            return Self::start_managed(engine, options);
+        }
         let uid = fresh_uuid()?;
         let id = fresh_id()?;
         let cgroup = options.driver.pod(options.qos, &uid);
@@ -306,8 +314,7 @@ impl<'e> Pod<'e> {
         let mut sandbox = Container::create(engine, &id, &own, &log, &spec, 0)?;
         // systemd makes a pod's slice with the first scope in it.
         if !engine.systemd() {
-            fs::create_dir_all(engine.node().cgroup_root().join(&cgroup[1..]))
-                .with_context(|| format!("Create the pod's cgroup {cgroup}"))?;
+            make_cgroup(engine, &cgroup)?;
         }
         sandbox
             .start()
@@ -321,19 +328,60 @@ impl<'e> Pod<'e> {
             options: options.clone(),
             uid,
             sandbox,
+            managed: None,
+            ipv6: ipv6_of(&options.address),
         };
         pod.write_files()?;
         Ok(pod)
     }
 
+    /// Has containerd make the sandbox, and does what the kubelet does before and after.
+    fn start_managed(engine: &'e Engine, options: &PodOptions) -> Result<Self> {
+        let kubelet = engine.kubelet().context("There is no kubelet")?;
+        let uid = fresh_uuid()?;
+        let mut options = options.clone();
+        let cgroup = options.driver.pod(options.qos, &uid);
+        make_cgroup(engine, &cgroup)?;
+        let log_directory = log_dir(&options.name, &uid);
+        let sandbox = Sandbox::run(
+            kubelet,
+            engine.runtime(),
+            engine.mode(),
+            &SandboxInput {
+                name: &options.name,
+                uid: &uid,
+                cgroup_parent: &cgroup,
+                log_directory: &log_directory,
+                annotations: &[],
+            },
+        )?;
+        let [v4, ipv6] = sandbox.addresses()?;
+        options.address = v4;
+        let managed = Managed::sandbox(&sandbox, engine.mode());
+        let pod = Self {
+            engine,
+            uid,
+            sandbox: Container::managed(engine, &cgroup, "", managed, 0),
+            options,
+            managed: Some(sandbox),
+            ipv6,
+        };
+        pod.write(&format!("{}/etc-hosts", pod.dir()), &pod.hosts())?;
+        Ok(pod)
+    }
+
+    fn hosts(&self) -> String {
+        format!(
+            "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
+             fe00::0\tip6-localnet\n{}\t{}\n",
+            self.options.address, self.options.name
+        )
+    }
+
     /// The files that the kubelet and containerd make for a pod.
     fn write_files(&self) -> Result<()> {
         let name = &self.options.name;
-        let hosts = format!(
-            "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
-             fe00::0\tip6-localnet\n{}\t{name}\n",
-            self.options.address
-        );
+        let hosts = self.hosts();
         let sandbox = self.sandbox_dir();
         self.write(&format!("{}/etc-hosts", self.dir()), &hosts)?;
         self.write(&format!("{sandbox}/hostname"), &format!("{name}\n"))?;
@@ -367,8 +415,7 @@ impl<'e> Pod<'e> {
     /// Its addresses, IPv4 and IPv6.
     #[must_use]
     pub fn addresses(&self) -> [String; 2] {
-        let v4 = self.options.address.clone();
-        [v4.clone(), ipv6_of(&v4)]
+        [self.options.address.clone(), self.ipv6.clone()]
     }
 
     /// Its directory, as a path of the node.
@@ -429,11 +476,14 @@ impl<'e> Pod<'e> {
     }
 
     fn log_dir(&self) -> String {
-        format!("/var/log/pods/default_{}_{}", self.options.name, self.uid)
+        log_dir(&self.options.name, &self.uid)
     }
 
     /// Makes a container in it, ready to be started or restored.
     pub fn container(&self, options: &ContainerOptions) -> Result<Container<'e>> {
+        if let Some(sandbox) = &self.managed {
+            return self.managed_container(sandbox, options);
+        }
         let id = fresh_id()?;
         let qos = self.options.qos;
         let cgroup = container_cgroup(self.engine, &self.options, &self.uid, &id);
@@ -456,34 +506,7 @@ impl<'e> Pod<'e> {
                 "/reports",
             ));
         }
-        binds.extend(options.binds.iter().cloned());
-        for (number, target) in options.volumes.iter().enumerate() {
-            let volume = format!(
-                "{}/volumes/kubernetes.io~empty-dir/volume-{number}",
-                self.dir()
-            );
-            self.write(&format!("{volume}/pod"), &self.options.name)?;
-            binds.push(Bind::new(volume, target.clone()));
-        }
-        for (number, target) in options.empty_volumes.iter().enumerate() {
-            let volume = self.empty_volume(number);
-            let dir = self.engine.node().path(&volume);
-            fs::create_dir_all(&dir).with_context(|| format!("Create {volume}"))?;
-            binds.push(Bind::new(volume, target.clone()));
-        }
-        for (number, target) in options.config_maps.iter().enumerate() {
-            let name = format!("kubernetes.io~configmap/map-{number}");
-            let map = format!("{}/volumes/{name}", self.dir());
-            // Another time in each pod.
-            let seconds = u32::from_str_radix(&self.uid[..4], 16).unwrap_or(0);
-            let version = format!("..2026_01_02_03_04_05.{seconds}");
-            self.write(&format!("{map}/{version}/pod"), &self.options.name)?;
-            for (link, to) in [("..data", version.as_str()), ("pod", "..data/pod")] {
-                symlink(to, self.engine.node().path(&map).join(link))
-                    .with_context(|| format!("Link {map}/{link}"))?;
-            }
-            binds.push(Bind::new(map, target.clone()).readonly());
-        }
+        binds.extend(self.volumes(options)?);
         let mut args = vec![
             "/probe".to_owned(),
             "run".to_owned(),
@@ -533,6 +556,108 @@ impl<'e> Pod<'e> {
         Ok(container.leave_open(left_open))
     }
 
+    /// Makes the volumes of a container.
+    fn volumes(&self, options: &ContainerOptions) -> Result<Vec<Bind>> {
+        let mut binds = options.binds.clone();
+        for (number, target) in options.volumes.iter().enumerate() {
+            let volume = format!(
+                "{}/volumes/kubernetes.io~empty-dir/volume-{number}",
+                self.dir()
+            );
+            self.write(&format!("{volume}/pod"), &self.options.name)?;
+            binds.push(Bind::new(volume, target.clone()));
+        }
+        for (number, target) in options.empty_volumes.iter().enumerate() {
+            let volume = self.empty_volume(number);
+            let dir = self.engine.node().path(&volume);
+            fs::create_dir_all(&dir).with_context(|| format!("Create {volume}"))?;
+            binds.push(Bind::new(volume, target.clone()));
+        }
+        for (number, target) in options.config_maps.iter().enumerate() {
+            let name = format!("kubernetes.io~configmap/map-{number}");
+            let map = format!("{}/volumes/{name}", self.dir());
+            self.projected(&map, "pod", &self.options.name)?;
+            binds.push(Bind::new(map, target.clone()).readonly());
+        }
+        Ok(binds)
+    }
+
+    /// A container that containerd makes, with what the kubelet gives each.
+    fn managed_container(
+        &self,
+        sandbox: &Sandbox,
+        options: &ContainerOptions,
+    ) -> Result<Container<'e>> {
+        let termination = format!(
+            "{}/containers/{}/{}",
+            self.dir(),
+            options.name,
+            &fresh_id()?[..8]
+        );
+        self.write(&termination, "")?;
+        let token = format!(
+            "{}/volumes/kubernetes.io~projected/kube-api-access-{}",
+            self.dir(),
+            &self.uid[..5]
+        );
+        self.projected(&token, "token", &self.uid)?;
+        let mut binds = vec![
+            Bind::new(format!("{}/etc-hosts", self.dir()), "/etc/hosts"),
+            Bind::new(termination, "/dev/termination-log"),
+            Bind::new(token, "/var/run/secrets/kubernetes.io/serviceaccount").readonly(),
+        ];
+        let reports = options
+            .hardened
+            .then(|| format!("{}/reports-{}", self.dir(), options.name));
+        if let Some(dir) = &reports {
+            // The one place where the probe writes.
+            fs::create_dir_all(self.engine.node().path(dir))
+                .with_context(|| format!("Create {dir}"))?;
+            binds.push(Bind::new(dir.clone(), "/reports"));
+        }
+        binds.extend(self.volumes(options)?);
+        // The runtime chooses the container's id; the probe knows its cgroup when it runs.
+        let own = format!("{}/@id@", self.cgroup());
+        let mut args = vec![
+            "/probe".to_owned(),
+            "run".to_owned(),
+            "--children".to_owned(),
+            options.children.to_string(),
+        ];
+        args.extend(options.probe.iter().map(|arg| self.expand(arg, &own)));
+        let mut labels = labels(&self.options.name, &self.uid);
+        labels.insert(
+            "io.kubernetes.container.name".to_owned(),
+            options.name.clone(),
+        );
+        let config = container_config(options, &args, &binds, labels)?;
+        let mut annotations = options.annotations.clone();
+        if self.engine.mode() == Mode::Restow && options.opt_in {
+            annotations.push(("restow.dev/enabled".to_owned(), "true".to_owned()));
+        }
+        let managed = Managed::new(sandbox, self.engine.mode(), config, &annotations);
+        let log = format!("{}/{}/0.log", self.log_dir(), options.name);
+        let processes = options.children + 1;
+        let container = Container::managed(self.engine, &self.cgroup(), &log, managed, processes);
+        Ok(container.reports_in(reports))
+    }
+
+    /// Writes a volume with one key as the kubelet does: a directory named after the time, a link `..data` to it, a link for the key.
+    fn projected(&self, dir: &str, key: &str, content: &str) -> Result<()> {
+        // Another time in each pod.
+        let seconds = u32::from_str_radix(&self.uid[..4], 16).unwrap_or(0);
+        let version = format!("..2026_01_02_03_04_05.{seconds}");
+        self.write(&format!("{dir}/{version}/{key}"), content)?;
+        let data = format!("..data/{key}");
+        for (link, to) in [("..data", version.as_str()), (key, data.as_str())] {
+            let path = self.engine.node().path(dir).join(link);
+            if path.symlink_metadata().is_err() {
+                symlink(to, &path).with_context(|| format!("Link {dir}/{link}"))?;
+            }
+        }
+        Ok(())
+    }
+
     fn expand(&self, arg: &str, container: &str) -> String {
         let mount = match self.engine.node().state().cgroup_view {
             CgroupView::V2 => "/sys/fs/cgroup",
@@ -543,7 +668,7 @@ impl<'e> Pod<'e> {
             .replace("{qos}", &format!("{mount}{}", self.qos_cgroup()))
             .replace("{path}", container)
             .replace("{ip4}", &self.options.address)
-            .replace("{ip6}", &ipv6_of(&self.options.address))
+            .replace("{ip6}", &self.ipv6)
     }
 
     fn annotations(&self, options: &ContainerOptions) -> Value {
@@ -569,10 +694,16 @@ impl<'e> Pod<'e> {
         for mut container in containers {
             container.remove()?;
         }
-        self.sandbox.remove()?;
         let node = self.engine.node();
-        self.engine.run("umount", &[&self.shm()])?;
-        for dir in [self.dir(), self.sandbox_dir(), self.log_dir()] {
+        let mut dirs = vec![self.dir(), self.log_dir()];
+        if let Some(sandbox) = &self.managed {
+            sandbox.remove()?;
+        } else {
+            self.sandbox.remove()?;
+            self.engine.run("umount", &[&self.shm()])?;
+            dirs.push(self.sandbox_dir());
+        }
+        for dir in dirs {
             fs::remove_dir_all(node.path(&dir))
                 .with_context(|| format!("Remove {dir} in the node"))?;
         }
@@ -591,6 +722,17 @@ impl<'e> Pod<'e> {
         }
         Ok(())
     }
+}
+
+/// Makes a pod's cgroup, as the kubelet does with its own driver.
+fn make_cgroup(engine: &Engine, cgroup: &str) -> Result<()> {
+    fs::create_dir_all(engine.node().cgroup_root().join(&cgroup[1..]))
+        .with_context(|| format!("Create the pod's cgroup {cgroup}"))
+}
+
+/// Where the logs of a pod's containers are, as a path of the node.
+fn log_dir(name: &str, uid: &str) -> String {
+    format!("/var/log/pods/default_{name}_{uid}")
 }
 
 /// Where a container's tasks are, below the node's root.

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Mode, Runtime, Stack};
+use crate::engine::{Manager, Mode, Runtime, Stack};
 use crate::node::CgroupView;
 use crate::suite::Suite;
 
@@ -39,6 +39,9 @@ pub struct Entry {
     pub runtime: Runtime,
     /// Which cgroups the node saw.
     pub view: CgroupView,
+    /// What made pods and containers.
+    #[serde(default)]
+    pub manager: Manager,
     /// Whether Restow took part.
     pub mode: Mode,
     /// The versions of runtime and CRIU; empty when no node was started.
@@ -60,6 +63,7 @@ impl Entry {
             suite: stack.suite,
             runtime: stack.runtime,
             view: stack.cgroup_view,
+            manager: stack.manager,
             mode,
             versions: versions.to_owned(),
             known: None,
@@ -103,6 +107,7 @@ mod tests {
             suite: Suite::Testing,
             runtime: Runtime::Crun,
             view: CgroupView::V2,
+            manager: Manager::Suite,
             mode: Mode::Stock,
             versions: "crun 1.28, criu 4.2.1".into(),
             known: Some("a".into()),

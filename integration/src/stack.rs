@@ -59,6 +59,28 @@ impl Runtime {
     }
 }
 
+/// What makes pods and containers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Manager {
+    /// The suite itself, which lays pods out as the kubelet does and calls the OCI runtime.
+    #[default]
+    Suite,
+    /// containerd, which a kubelet's client calls over the container runtime interface.
+    Containerd,
+}
+
+impl Manager {
+    /// What scenarios are to be run with: `RESTOW_MANAGER` in the environment, or the suite itself.
+    #[must_use]
+    pub fn chosen() -> Self {
+        match std::env::var("RESTOW_MANAGER").as_deref() {
+            Ok("containerd") => Self::Containerd,
+            _ => Self::Suite,
+        }
+    }
+}
+
 /// A combination that scenarios run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stack {
@@ -68,6 +90,8 @@ pub struct Stack {
     pub cgroup_view: CgroupView,
     /// The runtime.
     pub runtime: Runtime,
+    /// What calls it.
+    pub manager: Manager,
 }
 
 impl Stack {
@@ -78,6 +102,7 @@ impl Stack {
             suite,
             cgroup_view: CgroupView::V2,
             runtime: Runtime::chosen(),
+            manager: Manager::chosen(),
         }
     }
 
@@ -88,6 +113,7 @@ impl Stack {
             suite,
             cgroup_view: CgroupView::Hybrid,
             runtime: Runtime::chosen(),
+            manager: Manager::chosen(),
         }
     }
 }

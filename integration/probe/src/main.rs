@@ -45,13 +45,24 @@ fn main() -> ExitCode {
         Some("serve") => network(&args[1..], 1),
         Some("ask") => network(&args[1..], 2),
         Some("time") => time(&args[1..]),
-        Some("run") => Setup::parse(&args[1..]).and_then(|setup| run(&setup)),
+        Some("run") => Setup::parse(&with_own_id(&args[1..])).and_then(|setup| run(&setup)),
         _ => Err(USAGE.to_owned()),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("probe: {error}");
         ExitCode::from(125)
     })
+}
+
+/// The arguments with `@id@` replaced by the last part of this process's cgroup, which is the container's id: who makes a
+/// container through containerd does not know it before.
+fn with_own_id(args: &[String]) -> Vec<String> {
+    let text = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own = text.lines().filter_map(|line| line.rsplit('/').next());
+    match own.into_iter().find(|id| !id.is_empty()) {
+        Some(id) => args.iter().map(|arg| arg.replace("@id@", id)).collect(),
+        None => args.to_vec(),
+    }
 }
 
 fn pause() -> Result<ExitCode, String> {

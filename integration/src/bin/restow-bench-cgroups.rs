@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use restow_integration::bench::{Freezing, Line, Sample, ms};
 use restow_integration::container::{Checkpoint, Container};
-use restow_integration::engine::{Engine, Mode, Runtime, Stack};
+use restow_integration::engine::{Engine, Manager, Mode, Runtime, Stack};
 use restow_integration::foreign::{ForeignCgroups, sit_in_roots};
 use restow_integration::node::{CgroupView, hierarchies};
 use restow_integration::pod::{ContainerOptions, Pod, PodOptions};
@@ -84,6 +84,7 @@ fn run(cli: &Cli) -> Result<bool> {
             suite,
             cgroup_view: CgroupView::V2,
             runtime,
+            manager: Manager::Suite,
         };
         let engine = Engine::start(stack, Mode::Restow)?;
         let versions = engine.versions()?;

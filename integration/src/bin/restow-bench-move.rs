@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use restow_integration::bench::{Freezing, Sample, Standing, ms};
 use restow_integration::container::Checkpoint;
-use restow_integration::engine::{Engine, Mode, Runtime, Stack};
+use restow_integration::engine::{Engine, Manager, Mode, Runtime, Stack};
 use restow_integration::node::CgroupView;
 use restow_integration::pod::{ContainerOptions, Pod, PodOptions};
 use restow_integration::root::Root;
@@ -129,6 +129,7 @@ fn run(cli: &Cli) -> Result<bool> {
                 suite,
                 cgroup_view: CgroupView::V2,
                 runtime,
+                manager: Manager::Suite,
             };
             let engine = Engine::start(stack, Mode::Restow)?;
             let versions = engine.versions()?;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use restow_integration::stack::Manager;
 use restow_integration::{matrix, record};
 
 /// Draws the table of scenarios and stacks
@@ -14,6 +15,8 @@ struct Cli {
     record: PathBuf,
     /// Where the table is written to
     table: PathBuf,
+    /// Where the table of pods that containerd made is written to
+    pods: PathBuf,
 }
 
 fn main() -> ExitCode {
@@ -32,6 +35,12 @@ fn run(cli: &Cli) -> Result<()> {
     if !gaps.is_empty() {
         println!("scenarios without a test: {}", gaps.join(", "));
     }
-    std::fs::write(&cli.table, matrix::render(&entries))
-        .with_context(|| format!("Write {}", cli.table.display()))
+    for (table, manager) in [
+        (&cli.table, Manager::Suite),
+        (&cli.pods, Manager::Containerd),
+    ] {
+        std::fs::write(table, matrix::render(&entries, manager))
+            .with_context(|| format!("Write {}", table.display()))?;
+    }
+    Ok(())
 }

@@ -64,7 +64,11 @@ fn runtime_handler(plugin: &str, runtime: Runtime, shim: Shim) -> String {
         Shim::Stock => String::new(),
         Shim::Restow => format!("runtime_path = \"{RESTOW_DIR}/containerd-shim-restow-v2\"\n"),
     };
-    let program = runtime.program();
+    let program = match (runtime, shim) {
+        // containerd 2.1 gives `restore` a flag that crun has not got.
+        (Runtime::Crun, Shim::Restow) => format!("{RESTOW_DIR}/restow-crun"),
+        _ => runtime.program().to_owned(),
+    };
     format!(
         "\n[plugins.\"{plugin}\".containerd.runtimes.{name}]\nruntime_type = \"io.containerd.runc.v2\"\n{path}\
          pod_annotations = [\"restow.dev/*\"]\ncontainer_annotations = [\"restow.dev/*\"]\n\

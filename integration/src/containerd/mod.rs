@@ -121,7 +121,14 @@ impl Containerd {
 
     /// Puts Restow's programs where the runtime handlers and the shim look for them.
     fn install_restow(&self) -> Result<()> {
-        self.install(&tools::interposer()?, &format!("{RESTOW_DIR}/criu"))
+        for (program, name) in [
+            (tools::interposer()?, "criu"),
+            (tools::runtime()?, "restow-crun"),
+            (tools::shim()?, "containerd-shim-restow-v2"),
+        ] {
+            self.install(&program, &format!("{RESTOW_DIR}/{name}"))?;
+        }
+        Ok(())
     }
 
     /// Copies a program into the node.
@@ -264,6 +271,16 @@ impl Containerd {
         image.write(&self.node.path(inside))?;
         self.ctr(&["images", "import", "--no-unpack", inside])
             .with_context(|| format!("Import {}", image.name()))?;
+        let filter = format!("name=={}", image.name());
+        let list = self.ctr(&["images", "list", &filter])?;
+        let digest = list
+            .split_whitespace()
+            .find(|word| word.starts_with("sha256:"))
+            .with_context(|| format!("{} was not imported: {list}", image.name()))?;
+        // A name by its digest, as a pulled image has: containerd's own restore looks for the base image by it.
+        let base = image.name().rsplit_once(':').map_or("", |(base, _)| base);
+        let by_digest = format!("{base}@{digest}");
+        self.ctr(&["images", "tag", "--force", image.name(), &by_digest])?;
         fs::remove_file(self.node.path(inside)).context("Remove an image's archive")
     }
 

@@ -1,0 +1,130 @@
+//! What the kubelet asks the runtime for when it makes a container.
+
+use std::collections::HashMap;
+
+use anyhow::Result;
+use restow_cri::api::security_profile::ProfileType;
+use restow_cri::api::{
+    Capability, ContainerConfig, ContainerMetadata, ImageSpec, KeyValue, LinuxContainerConfig,
+    LinuxContainerResources, LinuxContainerSecurityContext, Mount, NamespaceMode, NamespaceOption,
+    SecurityProfile,
+};
+use serde_json::Value;
+
+use super::NotInPods;
+use crate::containerd::PROBE_IMAGE;
+use crate::pod::ContainerOptions;
+use crate::spec::{Bind, CgroupNamespace, MASKED, READONLY};
+
+/// The configuration of a container with these arguments and mounts, in the pod `pod` with this uid.
+pub(crate) fn container_config(
+    options: &ContainerOptions,
+    args: &[String],
+    binds: &[Bind],
+    labels: HashMap<String, String>,
+) -> Result<ContainerConfig> {
+    if !options.left_open.is_empty() {
+        return Err(NotInPods("files that its caller left open to it").into());
+    }
+    if !options.mounts.is_empty() {
+        return Err(NotInPods("mounts that are no volumes").into());
+    }
+    Ok(ContainerConfig {
+        metadata: Some(ContainerMetadata {
+            name: options.name.clone(),
+            attempt: 0,
+        }),
+        image: Some(ImageSpec {
+            image: PROBE_IMAGE.to_owned(),
+            ..ImageSpec::default()
+        }),
+        command: args[..1].to_vec(),
+        args: args[1..].to_vec(),
+        working_dir: "/".to_owned(),
+        envs: options
+            .environment
+            .iter()
+            .filter_map(|text| text.split_once('='))
+            .map(|(key, value)| KeyValue {
+                key: key.to_owned(),
+                value: value.to_owned(),
+            })
+            .collect(),
+        mounts: binds
+            .iter()
+            .map(|bind| Mount {
+                container_path: bind.target.clone(),
+                host_path: bind.source.clone(),
+                readonly: bind.readonly,
+                ..Mount::default()
+            })
+            .collect(),
+        labels,
+        log_path: format!("{}/0.log", options.name),
+        linux: Some(LinuxContainerConfig {
+            resources: Some(resources(options)),
+            security_context: Some(security(options)),
+        }),
+        ..ContainerConfig::default()
+    })
+}
+
+/// `linux.resources` of an OCI spec, as CRI has them.
+fn resources(options: &ContainerOptions) -> LinuxContainerResources {
+    let number = |path: &str| options.resources.pointer(path).and_then(Value::as_i64);
+    LinuxContainerResources {
+        cpu_period: number("/cpu/period").unwrap_or(0),
+        cpu_quota: number("/cpu/quota").unwrap_or(0),
+        cpu_shares: number("/cpu/shares").unwrap_or(0),
+        memory_limit_in_bytes: number("/memory/limit").unwrap_or(0),
+        oom_score_adj: options.oom_score.map_or(0, i64::from),
+        ..LinuxContainerResources::default()
+    }
+}
+
+fn security(options: &ContainerOptions) -> LinuxContainerSecurityContext {
+    // The node's cgroup namespace is what privileged containers get, and no others.
+    let privileged = options.privileged || options.cgroup_namespace == CgroupNamespace::Host;
+    let pid = if options.share_processes {
+        NamespaceMode::Pod
+    } else {
+        NamespaceMode::Container
+    };
+    let owned = |paths: &[&str]| paths.iter().map(|&path| path.to_owned()).collect();
+    let profile = if options.hardened {
+        ProfileType::RuntimeDefault
+    } else {
+        ProfileType::Unconfined
+    };
+    LinuxContainerSecurityContext {
+        privileged,
+        namespace_options: Some(NamespaceOption {
+            network: NamespaceMode::Pod.into(),
+            pid: pid.into(),
+            ipc: NamespaceMode::Pod.into(),
+            ..NamespaceOption::default()
+        }),
+        readonly_rootfs: options.hardened,
+        no_new_privs: options.hardened,
+        capabilities: options.hardened.then(|| Capability {
+            add_capabilities: vec!["KILL".to_owned()],
+            drop_capabilities: vec!["ALL".to_owned()],
+            ..Capability::default()
+        }),
+        masked_paths: if privileged {
+            Vec::new()
+        } else {
+            owned(MASKED)
+        },
+        readonly_paths: if privileged {
+            Vec::new()
+        } else {
+            owned(READONLY)
+        },
+        seccomp: Some(SecurityProfile {
+            profile_type: profile.into(),
+            ..SecurityProfile::default()
+        }),
+        ..LinuxContainerSecurityContext::default()
+    }
+}
