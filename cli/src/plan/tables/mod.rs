@@ -1,14 +1,17 @@
 //! What a plan changes, as tables, and its findings.
 
+mod rows;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use restow::finding::{Finding, Holder, Object, Rule, Severity};
+use restow::finding::{Finding, Object, Rule, Severity};
 use restow::ids::{ContainerPath, HostPath, MountId};
-use restow::plan::{FilePlan, Plan, SocketAction, SocketPlace};
+use restow::plan::{Plan, SocketAction, SocketPlace};
 use restow::source::{Mount, Source};
 
+use self::rows::{Merged, Row, changes, new_of};
 use crate::output::{Style, Table, visible};
 
 /// More rows or findings than this under one rule are folded.
@@ -22,16 +25,6 @@ pub(super) struct Shown<'a> {
     pub(super) joined: &'a BTreeMap<String, Option<PathBuf>>,
     /// Also what does not change, and nothing folded.
     pub(super) all: bool,
-}
-
-/// A row before it is folded.
-#[derive(Debug, PartialEq, Eq)]
-struct Row {
-    who: String,
-    path: String,
-    old: String,
-    new: String,
-    rule: String,
 }
 
 /// Rows of one kind.
@@ -471,57 +464,5 @@ fn one(text: &mut String, finding: &Finding, style: Style) {
     let _ = writeln!(text, "{severity}: {what}");
     if let Some(way_out) = &finding.way_out {
         let _ = writeln!(text, "    → {}", visible(way_out));
-    }
-}
-
-/// Whether something about a file is another after the restore: its path, what is there, or what CRIU checks.
-fn changes(file: &FilePlan) -> bool {
-    file.new != file.old || file.new_object.is_some() || file.inert()
-}
-
-fn new_of(file: &FilePlan) -> String {
-    if file.inert() {
-        return "(inert: reads give end of file)".into();
-    }
-    match &file.new_object {
-        Some(object) if file.new == file.old || file.handed.is_some() => object.clone(),
-        _ => file.new.to_string(),
-    }
-}
-
-/// Rows that are alike but for who holds the object.
-#[derive(Default)]
-struct Merged {
-    order: Vec<(Row, Vec<Holder>)>,
-    known: BTreeMap<[String; 4], usize>,
-}
-
-impl Merged {
-    fn add(&mut self, row: Row, holders: &[Holder]) {
-        let key = [&row.path, &row.old, &row.new, &row.rule].map(Clone::clone);
-        let next = self.order.len();
-        let at = *self.known.entry(key).or_insert(next);
-        if at == next {
-            self.order.push((row, Vec::new()));
-        }
-        self.order[at].1.extend(holders);
-    }
-
-    fn into_rows(self) -> Vec<Row> {
-        let rows = self.order.into_iter();
-        rows.map(|(row, holders)| Row {
-            who: who(&holders),
-            ..row
-        })
-        .collect()
-    }
-}
-
-/// The first holder, and how many more there are.
-fn who(holders: &[Holder]) -> String {
-    match holders {
-        [] => "(no descriptor)".into(),
-        [one] => one.to_string(),
-        [first, rest @ ..] => format!("{first} +{}", rest.len()),
     }
 }
