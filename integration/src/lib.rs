@@ -19,6 +19,7 @@ pub mod matrix;
 pub mod network;
 pub mod node;
 pub mod pod;
+pub mod podman;
 pub mod record;
 pub mod report;
 pub mod root;
