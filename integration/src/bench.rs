@@ -25,6 +25,12 @@ impl Sample {
         self.0.push(value);
     }
 
+    /// In the order in which they were measured.
+    #[must_use]
+    pub fn values(&self) -> &[f64] {
+        &self.0
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {

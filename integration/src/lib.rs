@@ -25,6 +25,7 @@ pub mod report;
 pub mod root;
 pub mod scenario;
 pub mod scenarios;
+pub mod shim;
 pub mod spec;
 pub mod stack;
 pub mod suite;

@@ -7,9 +7,13 @@
 //! * Calls: `Connect` names the process, `Shutdown` ends it, `Fail` fails, `Later` answers after the next call of the connection, `Path`
 //!   tells PATH; all others give back what they got.
 
+// Its socket is handed on by number.
+#![allow(unsafe_code)]
+
 use std::env;
 use std::fs;
 use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -18,6 +22,9 @@ use std::process::{Command, Stdio};
 use criu_image::wire::Message;
 use restow_shim::arguments::{Action, Arguments};
 use restow_shim::frame::{self, HEADER, Header};
+
+/// The number that the socket has in the process that serves, whatever was there before (`ExtraFiles` of Go's `os/exec`).
+const SOCKET: i32 = 3;
 
 fn main() -> io::Result<()> {
     let arguments = Arguments::parse(env::args_os().collect());
@@ -49,19 +56,30 @@ fn start(arguments: &Arguments, path: &Path) -> io::Result<()> {
     let address = format!("unix://{}", path.display());
     if UnixStream::connect(path).is_err() {
         let _ = fs::remove_file(path);
-        // It waits for the socket, so that it is there when this ends.
-        let mut served = Command::new(env::current_exe()?)
+        let listener = UnixListener::bind(path)?;
+        let mut served = Command::new(env::current_exe()?);
+        served
             .args(["-id".as_ref(), arguments.id.as_os_str()])
             .env("FAKE_SERVE", "1")
             .process_group(0)
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()?;
-        let mut line = [0];
-        if let Some(out) = &mut served.stdout {
-            out.read_exact(&mut line)?;
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        // SAFETY: these calls may be made between fork and exec.
+        unsafe {
+            served.pre_exec(move || {
+                // Already there, it would still be closed.
+                let done = match listener.as_raw_fd() {
+                    SOCKET => libc::fcntl(SOCKET, libc::F_SETFD, 0),
+                    other => libc::dup2(other, SOCKET),
+                };
+                match done {
+                    -1 => Err(io::Error::last_os_error()),
+                    _ => Ok(()),
+                }
+            });
         }
+        served.spawn()?;
     }
     fs::write("address", &address)?;
     let reply = match env::var("FAKE_REPLY").as_deref() {
@@ -82,10 +100,8 @@ fn start(arguments: &Arguments, path: &Path) -> io::Result<()> {
 }
 
 fn serve(path: &Path) -> io::Result<()> {
-    let listener = UnixListener::bind(path)?;
-    let mut out = io::stdout();
-    out.write_all(b"!")?;
-    out.flush()?;
+    // SAFETY: `start` has put it there, and nothing else here owns it.
+    let listener = unsafe { UnixListener::from_raw_fd(SOCKET) };
     let own = path.to_owned();
     for connection in listener.incoming() {
         let (connection, own) = (connection?, own.clone());

@@ -8,17 +8,20 @@
 //! What the stock shim starts inherits the reading end too, which does nothing there: the owner is one process. Runtimes close it before
 //! a container's program runs.
 
-// F_SETSIG has no wrapper in nix.
+// F_SETSIG has no wrapper in nix, and F_DUPFD gives a number.
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::{Pid, pipe2};
 
 /// `F_SETSIG` of the kernel's `include/uapi/asm-generic/fcntl.h`, which the libc crate has not.
 const F_SETSIG: libc::c_int = 10;
+
+/// The stock shim's `start` gives what it starts its sockets as descriptors 3 and 4, over whatever was there.
+const OUT_OF_THE_WAY: RawFd = 100;
 
 /// The pipe before it has an owner.
 #[derive(Debug)]
@@ -35,8 +38,10 @@ impl Guard {
     /// # Errors
     /// When there are no descriptors left.
     pub fn new() -> io::Result<Self> {
-        let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
-        fcntl(&reader, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        let (low, writer) = pipe2(OFlag::O_CLOEXEC)?;
+        let number = fcntl(&low, FcntlArg::F_DUPFD(OUT_OF_THE_WAY))?;
+        // SAFETY: the kernel has just made it; nobody else owns it.
+        let reader = unsafe { OwnedFd::from_raw_fd(number) };
         Ok(Self { reader, writer })
     }
 

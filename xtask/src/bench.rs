@@ -39,7 +39,14 @@ pub(crate) enum Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
-    /// Move, plan and cgroups, one after the other
+    /// Memory, calls and starts of the shim beside the stock shim
+    #[command(disable_help_flag = true)]
+    Shim {
+        /// `cargo xtask bench shim --help` tells
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Move, plan, cgroups and shim, one after the other
     All,
 }
 
@@ -53,11 +60,13 @@ pub(crate) fn run(bench: Bench) -> Result<()> {
         Bench::Move { args } => start("restow-bench-move", &args)?,
         Bench::Plan { args } => plan(&args)?,
         Bench::Cgroups { args } => start("restow-bench-cgroups", &args)?,
+        Bench::Shim { args } => start("restow-bench-shim", &args)?,
         Bench::All => {
             let programs = [
                 start("restow-bench-move", &[])?,
                 plan(&[])?,
                 start("restow-bench-cgroups", &[])?,
+                start("restow-bench-shim", &[])?,
             ];
             programs.iter().all(|held| *held)
         }
@@ -86,6 +95,12 @@ fn start(bin: &str, args: &[OsString]) -> Result<bool> {
             "RESTOW_CRIU_PROGRAM",
             cargo::build_dist("restow-hooks", "criu")?,
         );
+        if bin == "restow-bench-shim" {
+            command.env(
+                "RESTOW_SHIM_PROGRAM",
+                cargo::build_dist("restow-shim", "containerd-shim-restow-v2")?,
+            );
+        }
     }
     Ok(cargo::status(&mut command, bin)?.success())
 }

@@ -120,6 +120,18 @@ impl<'a> Container<'a> {
         Mounted::new(&self.create.rootfs(), &self.rootfs()?)
     }
 
+    /// Why its restore failed: the runtime's words, and what Restow wrote into the log of criu, which older runtimes do not quote.
+    fn with_cause(&self, reason: String) -> String {
+        const MARK: &str = "Error (restow): ";
+        let log = fs::read(self.bundle.join("work/restore.log")).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let said = log.lines().rev().find_map(|line| line.split_once(MARK));
+        match said {
+            Some((_, cause)) if !reason.contains(cause) => format!("{reason}: {cause}"),
+            _ => reason,
+        }
+    }
+
     fn log(&self, level: Level, text: &str) {
         log::line(Path::new("."), level, &self.id, text);
     }
@@ -272,27 +284,28 @@ fn failed(create: &[u8], start: &[u8], answer: &[u8], stock: &Path) -> Vec<u8> {
     let Ok(container) = Container::of(create) else {
         return answer.to_vec();
     };
-    let reason = match frame::outcome(answer) {
+    let (code, reason) = match frame::outcome(answer) {
         Ok(_) => return answer.to_vec(),
-        Err((_, reason)) => reason,
+        Err((code, reason)) => (code, container.with_cause(reason)),
     };
+    let stream = Header::of(answer).map_or(0, |header| header.stream);
+    let answer = frame::failure(stream, code, &reason);
     if let Some(prepared) = found(&container)
         && let Ok(rootfs) = container.rootfs()
         && let Err(error) = prepared.undo_at(&rootfs)
     {
         let text = format!("cannot take the restore back: {}", restow::chain(&error));
         container.log(Level::Error, &text);
-        return answer.to_vec();
+        return answer;
     }
     let asked = match container.asked() {
         Ok(Some(asked)) if asked.on_failure() == OnFailure::Start => asked,
         _ => {
             container.log(Level::Error, &format!("the restore failed: {reason}"));
-            return answer.to_vec();
+            return answer;
         }
     };
     container.log(Level::Warning, &afresh(&asked, &reason));
-    let stream = Header::of(answer).map_or(0, |header| header.stream);
     match fresh::start(&container.create, start, stock) {
         Ok(payload) => frame::success(stream, &payload),
         Err(error) => {

@@ -1,0 +1,179 @@
+//! Containers made by `ctr` that are restored when they are created, because their annotations say so.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use restow_integration::on_both_suites;
+use restow_integration::shim::{COUNTER, STORE, ShimNode};
+use restow_integration::suite::Suite;
+
+on_both_suites!(
+    a_container_goes_on_in_another,
+    what_cannot_be_restored_is_not_started,
+    a_fresh_start_only_where_the_pod_wants_one,
+    a_checkpoint_is_published
+);
+
+/// What the second container would do if it were started.
+const OTHER: &str = "echo other >>/starts; while :; do :; done";
+
+fn a_container_goes_on_in_another(suite: Suite) -> Result<()> {
+    let node = ShimNode::start(suite)?;
+    node.run("a", COUNTER, &["restow.dev/enabled=true"], false)?;
+    node.until_beyond("a", 3)?;
+    node.checkpoint("a", "evening")?;
+    let count = node.count("a")?;
+    // A checkpoint leaves it running.
+    node.until_beyond("a", count)?;
+    node.remove("a")?;
+    for generation in ["b", "c"] {
+        node.run(
+            generation,
+            OTHER,
+            &["restow.dev/restore-from=evening"],
+            false,
+        )?;
+        ensure!(node.state(generation)?.as_deref() == Some("RUNNING"));
+        let starts = node.file(generation, "starts")?;
+        ensure!(starts == "fresh\n", "{generation} was started: {starts:?}");
+        let first = node.count(generation)?;
+        ensure!(first >= 3, "{generation} counts from {first}");
+        node.until_beyond(generation, first)?;
+        let said = node.containerd().ctr(&[
+            "tasks",
+            "exec",
+            "--exec-id",
+            "say",
+            generation,
+            "/bin/echo",
+            "hello",
+        ])?;
+        ensure!(said.trim() == "hello", "{said:?}");
+        node.remove(generation)?;
+        node.until_nothing_is_left()?;
+    }
+    Ok(())
+}
+
+fn what_cannot_be_restored_is_not_started(suite: Suite) -> Result<()> {
+    let node = ShimNode::start(suite)?;
+    let from = "restow.dev/restore-from=evening";
+    let refusal = |id: &str, annotations: &[&str]| -> Result<String> {
+        let error = node
+            .run(id, OTHER, annotations, false)
+            .err()
+            .context("It was not refused")?;
+        // Nothing keeps it from being taken away.
+        let _ = node.containerd().ctr(&["tasks", "delete", "--force", id]);
+        let _ = node.containerd().ctr(&["containers", "delete", id]);
+        node.until_nothing_is_left()?;
+        Ok(format!("{error:#}"))
+    };
+    let words = refusal("missing", &[from])?;
+    ensure!(
+        words.contains("evening") && words.contains("restow"),
+        "{words}"
+    );
+
+    // One that is damaged.
+    node.run("a", COUNTER, &["restow.dev/enabled=true"], true)?;
+    node.until_beyond("a", 1)?;
+    node.checkpoint("a", "evening")?;
+    node.remove("a")?;
+    let images = node.path(&format!("{STORE}/evening/checkpoint"));
+    let core = fs::read_dir(&images)?
+        .flatten()
+        .find(|entry| entry.file_name().to_string_lossy().starts_with("core-"))
+        .context("There is no core image")?
+        .path();
+    let whole = fs::read(&core)?;
+    fs::write(&core, &whole[..whole.len() / 2])?;
+    let words = refusal("damaged", &[from])?;
+    ensure!(words.contains("core-"), "{words}");
+    fs::write(&core, whole)?;
+
+    // One that is whole, and for which the restore itself fails: what it uses is not there.
+    fs::write(images.join("seccomp.img"), b"no image")?;
+    let words = refusal("failing", &[from])?;
+    ensure!(
+        words.contains("seccomp") || words.contains("image"),
+        "{words}"
+    );
+    Ok(())
+}
+
+fn a_fresh_start_only_where_the_pod_wants_one(suite: Suite) -> Result<()> {
+    let node = ShimNode::start(suite)?;
+    let annotations = [
+        "restow.dev/restore-from=evening",
+        "restow.dev/on-failure=start",
+    ];
+    node.run("fresh", COUNTER, &annotations, false)?;
+    node.until_beyond("fresh", 1)?;
+    let log = node.containerd().log();
+    let lines: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("starts afresh"))
+        .collect();
+    ensure!(
+        lines.len() == 1 && lines[0].contains("evening"),
+        "{lines:?}"
+    );
+    node.remove("fresh")?;
+
+    // A restore that fails at the start: the program keeps a file of a volume open that the new container has not got.
+    let program = format!("exec 3>/volume/open; {COUNTER}");
+    node.run("a", &program, &["restow.dev/enabled=true"], true)?;
+    node.until_beyond("a", 1)?;
+    node.checkpoint("a", "evening")?;
+    node.remove("a")?;
+    node.run("failing", COUNTER, &annotations[..1], false)
+        .err()
+        .context("It was restored without its volume")?;
+    let _ = node
+        .containerd()
+        .ctr(&["tasks", "delete", "--force", "failing"]);
+    node.containerd()
+        .ctr(&["containers", "delete", "failing"])?;
+    node.until_nothing_is_left()?;
+
+    node.run("afresh", COUNTER, &annotations, false)?;
+    let starts = node.file("afresh", "starts")?;
+    ensure!(starts == "fresh\n", "{starts:?}");
+    node.until_beyond("afresh", 1)?;
+    let log = node.containerd().log();
+    let lines: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("starts afresh"))
+        .collect();
+    ensure!(lines.len() == 2 && lines[1].contains("volume"), "{lines:?}");
+    node.remove("afresh")?;
+    node.until_nothing_is_left()
+}
+
+fn a_checkpoint_is_published(suite: Suite) -> Result<()> {
+    let node = ShimNode::start(suite)?;
+    node.run("a", COUNTER, &["restow.dev/enabled=true"], false)?;
+    node.until_beyond("a", 1)?;
+    let mut events = node.containerd().ctr_command();
+    let mut events = events
+        .arg("events")
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .context("Start ctr events")?;
+    let out = events.stdout.take().context("It has no output")?;
+    node.checkpoint("a", "evening")?;
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(out));
+    // What comes before it does not matter; that it does not come is seen by the runner.
+    let seen = lines
+        .map_while(std::result::Result::ok)
+        .find(|line| line.contains("/tasks/checkpointed"));
+    events.kill().context("End ctr events")?;
+    events.wait().context("Wait for ctr events")?;
+    let line = seen.context("The event did not come")?;
+    ensure!(
+        line.contains(r#""container_id":"a""#) && line.contains("evening"),
+        "{line}"
+    );
+    Ok(())
+}
