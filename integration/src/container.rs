@@ -33,7 +33,6 @@ pub struct Checkpoint {
     pub images: String,
     /// CRIU's logs, as a path of the node.
     pub work: String,
-    name: String,
 }
 
 impl Checkpoint {
@@ -46,7 +45,6 @@ impl Checkpoint {
         let checkpoint = Self {
             images: format!("{base}/{name}/checkpoint"),
             work: format!("{CHECKPOINTS}/{name}/work"),
-            name: name.to_owned(),
         };
         // An archive of containerd's has its name without these beside it.
         let archive = engine.kubelet().is_some() && engine.node().state().suite != Suite::Stable;
@@ -58,16 +56,17 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Its name, by which a pod asks for it.
+    /// Its name, by which a pod asks for it: that of the directory that the images are in.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        let mut parts = self.images.rsplit('/');
+        parts.nth(1).unwrap_or_default()
     }
 
     /// The archive that containerd makes of a pod's container, as a path of the node.
     #[must_use]
     pub fn archive(&self) -> String {
-        format!("{STORE}/{}.tar", self.name)
+        format!("{STORE}/{}.tar", self.name())
     }
 }
 

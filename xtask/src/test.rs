@@ -46,6 +46,9 @@ pub(crate) struct TestArgs {
     /// Run all scenarios on all stacks and write what became of them to docs/matrix.md
     #[arg(long, conflicts_with_all = ["suite", "stock", "runtime", "filter"])]
     matrix: bool,
+    /// Run the scenarios on pods that containerd makes instead of the suite itself
+    #[arg(long, conflicts_with = "unit")]
+    pods: bool,
     /// Run only tests with this in their names
     filter: Option<String>,
 }
@@ -65,7 +68,8 @@ enum Runtime {
 pub(crate) fn run(args: &TestArgs) -> Result<()> {
     let mut failed = Vec::new();
     let mut ran = false;
-    let part = args.suite.is_some() || args.runtime.is_some() || args.stock || args.matrix;
+    let part =
+        args.suite.is_some() || args.runtime.is_some() || args.stock || args.matrix || args.pods;
     if part {
         println!("left out: the unit tests (they do not depend on a suite, a runtime or a mode)");
     }
@@ -106,6 +110,9 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
 
 /// Files of the integration suite whose tests do the same whatever the runtime is.
 const WITHOUT_RUNTIME: &[&str] = &["crit", "nodes"];
+
+/// Files of the integration suite whose scenarios are also run on pods that containerd makes.
+const ON_PODS: &[&str] = &["cgroup", "identity", "mounts"];
 
 /// The other files of the integration suite.
 fn with_runtimes() -> Result<Vec<String>> {
@@ -157,15 +164,26 @@ fn integration(args: &TestArgs) -> Result<Outcome> {
     let runtimes = args
         .runtime
         .map_or(vec![Runtime::Runc, Runtime::Crun], |one| vec![one]);
-    for runtime in runtimes {
-        let (word, what) = match runtime {
-            Runtime::Runc => ("runc", "the integration suite with runc"),
-            Runtime::Crun => ("crun", "the integration suite with crun"),
+    let managers: &[bool] = match (args.matrix, args.pods) {
+        (true, _) => &[false, true],
+        (false, pods) => &[pods],
+    };
+    let rounds = managers
+        .iter()
+        .flat_map(|pods| runtimes.iter().map(|runtime| (*runtime, *pods)));
+    for (runtime, pods) in rounds {
+        let (word, what) = match (runtime, pods) {
+            (Runtime::Runc, false) => ("runc", "the integration suite with runc"),
+            (Runtime::Crun, false) => ("crun", "the integration suite with crun"),
+            (Runtime::Runc, true) => ("runc", "scenarios on pods of containerd with runc"),
+            (Runtime::Crun, true) => ("crun", "scenarios on pods of containerd with crun"),
         };
         heading(what);
         let mut command = cargo();
         command.args(["test", "--package", "restow-integration", "--no-fail-fast"]);
-        if args.matrix || (runtime == Runtime::Crun && args.runtime.is_none()) {
+        if pods {
+            command.args(ON_PODS.iter().flat_map(|file| ["--test", file]));
+        } else if args.matrix || (runtime == Runtime::Crun && args.runtime.is_none()) {
             // What no runtime has a part in runs once, with runc, and is no scenario.
             command.args(with_runtimes()?.iter().flat_map(|file| ["--test", file]));
         }
@@ -183,6 +201,9 @@ fn integration(args: &TestArgs) -> Result<Outcome> {
         command
             .env("RUST_LIB_BACKTRACE", "0")
             .env("RESTOW_RUNTIME", word);
+        if pods {
+            command.env("RESTOW_MANAGER", "containerd");
+        }
         if args.stock {
             command.env("RESTOW_MODES", "stock");
         }
@@ -196,10 +217,11 @@ fn integration(args: &TestArgs) -> Result<Outcome> {
     outcome.ran |= args.filter.is_none();
     if args.matrix {
         let table = workspace().join("docs/matrix.md");
+        let of_pods = workspace().join("docs/matrix-pods.md");
         let mut draw = Command::new(build("restow-integration", "restow-matrix")?);
-        draw.args([&record, &table]);
+        draw.args([&record, &table, &of_pods]);
         check(&mut draw, "drawing the table")?;
-        println!("written: docs/matrix.md");
+        println!("written: docs/matrix.md, docs/matrix-pods.md");
     }
     Ok(outcome)
 }

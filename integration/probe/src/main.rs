@@ -58,8 +58,9 @@ fn main() -> ExitCode {
 /// container through containerd does not know it before.
 fn with_own_id(args: &[String]) -> Vec<String> {
     let text = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let own = text.lines().filter_map(|line| line.rsplit('/').next());
-    match own.into_iter().find(|id| !id.is_empty()) {
+    // In hierarchies that its node does not mount it is where the node's own programs are.
+    let own = text.lines().find(|line| line.contains("/kubepods"));
+    match own.and_then(|line| line.rsplit('/').next()) {
         Some(id) => args.iter().map(|arg| arg.replace("@id@", id)).collect(),
         None => args.to_vec(),
     }

@@ -80,6 +80,30 @@ fn runtime_handler(plugin: &str, runtime: Runtime, shim: Shim) -> String {
 mod tests {
     use super::*;
 
+    /// The configuration in the documentation is the one that the suite runs with, but for names and places.
+    #[test]
+    fn the_documented_configuration_is_this_one() {
+        let text = include_str!("../../../docs/kubernetes.md");
+        let blocks: Vec<&str> = text
+            .split("```toml\n")
+            .skip(1)
+            .filter_map(|rest| rest.split("```").next())
+            .collect();
+        assert_eq!(blocks.len(), 2, "one for each major version");
+        for (block, suite) in blocks.iter().zip([Suite::Testing, Suite::Stable]) {
+            let ours = containerd(suite);
+            for line in block.lines().filter(|line| !line.is_empty()) {
+                let line = line
+                    .replace("runtimes.restow", "runtimes.restow-runc")
+                    .replace("/usr/local/lib/restow", RESTOW_DIR);
+                assert!(
+                    ours.lines().any(|own| own == line),
+                    "{line} is not in {ours}"
+                );
+            }
+        }
+    }
+
     #[test]
     fn each_handler_is_there_once_and_only_restows_have_a_path() {
         for suite in Suite::ALL {
