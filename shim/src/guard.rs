@@ -12,9 +12,9 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::unistd::{Pid, pipe2};
 
 /// `F_SETSIG` of the kernel's `include/uapi/asm-generic/fcntl.h`, which the libc crate has not.
@@ -43,6 +43,15 @@ impl Guard {
         // SAFETY: the kernel has just made it; nobody else owns it.
         let reader = unsafe { OwnedFd::from_raw_fd(number) };
         Ok(Self { reader, writer })
+    }
+
+    /// The stock shim has been started: nothing else inherits the reading end. The writing end, for the proxy.
+    ///
+    /// # Errors
+    /// Of `fcntl(2)`.
+    pub fn handed_on(&self) -> io::Result<BorrowedFd<'_>> {
+        fcntl(&self.reader, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+        Ok(self.writer.as_fd())
     }
 
     /// Ends `stock`, which has inherited the reading end, as soon as nobody has the writing end any more, which is returned.

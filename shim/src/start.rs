@@ -51,8 +51,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
         .take(LONGEST_INPUT)
         .read_to_end(&mut input)
         .attempt(|| "read standard input".into())?;
-    process::adopt_orphans().attempt(|| "adopt orphans".into())?;
-    let guard = Guard::new().attempt(|| "make a pipe".into())?;
+    // What fails here is not the concern of a container that asks for nothing.
+    let guard = process::adopt_orphans()
+        .and_then(|()| Guard::new())
+        .attempt(|| "prepare for a proxy".into());
 
     let mut command = settings.stock_command(&arguments.all[1..]);
     command.stdin(as_file(&input).attempt(|| "pass standard input on".into())?);
@@ -108,9 +110,10 @@ fn proxied(
     settings: &Settings,
     params: &Params,
     said: &[u8],
-    guard: Guard,
+    guard: Result<Guard, Error>,
     stock: Option<Pid>,
 ) -> Result<Vec<u8>, Error> {
+    let guard = guard?;
     let reply = Reply::parse(said)?;
     let own = address::beside(&reply.address)?;
     let own_address = address::of(&own);
@@ -150,10 +153,8 @@ fn start_proxy(
     stock: Pid,
 ) -> Result<(), Error> {
     let watch = PidFd::open(stock.as_raw()).attempt(|| format!("watch the stock shim {stock}"))?;
-    let writer = guard
-        .set(stock)
-        .attempt(|| format!("bind the stock shim {stock} to its proxy"))?;
-    let inherited = [listener.as_fd(), watch.as_fd(), writer.as_fd()];
+    let writer = guard.handed_on().attempt(|| "hand descriptors on".into())?;
+    let inherited = [listener.as_fd(), watch.as_fd(), writer];
     for fd in inherited {
         fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).attempt(|| "hand descriptors on".into())?;
     }
@@ -188,7 +189,12 @@ fn start_proxy(
     if let Some(ttrpc) = &params.ttrpc_address {
         command.env("TTRPC_ADDRESS", ttrpc);
     }
-    let child = command.spawn().attempt(|| "start the proxy".into())?;
+    let mut child = command.spawn().attempt(|| "start the proxy".into())?;
+    // Last, because from here on the stock shim ends with what has the writing end: with the proxy, or with us.
+    if let Err(error) = guard.set(stock) {
+        let _ = child.kill();
+        return Err(error).attempt(|| format!("bind the stock shim {stock} to its proxy"));
+    }
     process::make_like(Pid::from_raw(child.id().cast_signed()), stock);
     Ok(())
 }
