@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -47,7 +47,7 @@ impl OwnDir {
             .mode(mode)
             .create(root)
             .map_err(failed("make", root))?;
-        let root = root.canonicalize().map_err(failed("find", root))?;
+        let root = absolute(root).map_err(failed("find", root))?;
         // Held while a directory is made and locked, so that nobody collects it in between.
         let _making = lock_root(&root)?;
         collect(&root, kept);
@@ -86,6 +86,17 @@ impl OwnDir {
     /// Removes it.
     pub(crate) fn remove(self) -> Result<(), Failed> {
         remove(&self.path)
+    }
+}
+
+/// The path without links. One that leads through `/proc/<pid>/root` of a process in another mount namespace has none that means the same
+/// here, and stays as it is.
+fn absolute(path: &Path) -> io::Result<PathBuf> {
+    let id = |path: &Path| path.metadata().map(|meta| (meta.dev(), meta.ino()));
+    let wanted = id(path)?;
+    match path.canonicalize() {
+        Ok(plain) if id(&plain).is_ok_and(|found| found == wanted) => Ok(plain),
+        _ => std::path::absolute(path),
     }
 }
 

@@ -46,14 +46,18 @@ impl Default for Flow {
 impl Flow {
     /// Takes what came. `hold` is asked about each frame, with the beginning of its payload. Frames longer than a peer may send are
     /// never held: whoever gets them refuses them.
+    ///
+    /// It stops behind a frame that is held, and tells how much it took: a peer refuses a request whose stream's number is lower than that of
+    /// one before, so what comes behind must not go on first.
     pub fn feed(
         &mut self,
         mut bytes: &[u8],
         hold: &mut dyn FnMut(Header, &[u8]) -> bool,
         out: &mut Vec<u8>,
         held: &mut Vec<Vec<u8>>,
-    ) {
-        while !bytes.is_empty() {
+    ) -> usize {
+        let (all, before) = (bytes.len(), held.len());
+        while !bytes.is_empty() && held.len() == before {
             match &mut self.state {
                 State::Head => {
                     let wanted = self.wanted();
@@ -86,6 +90,7 @@ impl Flow {
                 }
             }
         }
+        all - bytes.len()
     }
 
     /// How much of the frame has to be there to go on: the header, then what it says, up to a limit.
@@ -151,12 +156,12 @@ mod tests {
     fn run(bytes: &[u8], size: usize) -> (Vec<u8>, Vec<Vec<u8>>) {
         let (mut flow, mut out, mut held) = (Flow::default(), Vec::new(), Vec::new());
         for piece in bytes.chunks(size) {
-            flow.feed(
-                piece,
-                &mut |header, _| header.kind == 1,
-                &mut out,
-                &mut held,
-            );
+            let mut rest = piece;
+            while !rest.is_empty() {
+                let hold = &mut |header: Header, _: &[u8]| header.kind == 1;
+                let taken = flow.feed(rest, hold, &mut out, &mut held);
+                rest = &rest[taken..];
+            }
         }
         (out, held)
     }
@@ -206,6 +211,19 @@ mod tests {
         flow.inject(own.clone(), &mut out);
         flow.feed(&long[5..], hold, &mut out, &mut held);
         assert_eq!(out, [&own[..], &long].concat());
+    }
+
+    #[test]
+    fn nothing_overtakes_a_frame_that_is_looked_at() {
+        let (looked_at, behind) = (encode(3, 1, 0, b"start"), encode(5, 2, 0, b"wait"));
+        let stream = [&looked_at[..], &behind].concat();
+        let (mut flow, mut out, mut held) = (Flow::default(), Vec::new(), Vec::new());
+        let hold = &mut |header: Header, _: &[u8]| header.kind == 1;
+        let taken = flow.feed(&stream, hold, &mut out, &mut held);
+        assert_eq!((taken, out.len()), (looked_at.len(), 0));
+        flow.inject(held.remove(0), &mut out);
+        flow.feed(&stream[taken..], hold, &mut out, &mut held);
+        assert_eq!(out, stream);
     }
 
     #[test]

@@ -53,6 +53,8 @@ impl Side {
 #[derive(Debug, Default)]
 struct Direction {
     flow: Flow,
+    /// What came behind a frame that was held.
+    rest: Vec<u8>,
     /// What the reader has not taken yet.
     pending: Vec<u8>,
     /// The writer has said its last.
@@ -62,6 +64,21 @@ struct Direction {
 }
 
 impl Direction {
+    /// Passes on what came, up to a frame that is held.
+    fn take(
+        &mut self,
+        input: &[u8],
+        to: &Side,
+        output: &mut Vec<u8>,
+        hold: &mut dyn FnMut(Header, &[u8]) -> bool,
+        held: &mut Vec<Vec<u8>>,
+    ) -> io::Result<()> {
+        output.clear();
+        let taken = self.flow.feed(input, hold, output, held);
+        self.rest.extend_from_slice(&input[taken..]);
+        self.send(to.fd.as_fd(), output)
+    }
+
     /// Sends what is new, behind what is pending.
     fn send(&mut self, to: BorrowedFd<'_>, new: &[u8]) -> io::Result<()> {
         if !self.pending.is_empty() {
@@ -153,7 +170,8 @@ impl Link {
         }
     }
 
-    /// Reads once and passes on what may go on; frames for which `hold` is true are put into `held`.
+    /// Reads once and passes on what may go on; a frame for which `hold` is true is put into `held`, and what comes behind it waits for the
+    /// next call.
     ///
     /// # Errors
     /// When a side is broken: the link has to be dropped.
@@ -165,6 +183,11 @@ impl Link {
         held: &mut Vec<Vec<u8>>,
     ) -> io::Result<Read> {
         let (from, direction, to) = self.parts(way);
+        if !direction.rest.is_empty() {
+            let rest = std::mem::take(&mut direction.rest);
+            direction.take(&rest, to, &mut buffers.output, hold, held)?;
+            return Ok(Read::More);
+        }
         if direction.ended || !direction.pending.is_empty() {
             return Ok(Read::Drained);
         }
@@ -177,15 +200,17 @@ impl Link {
             direction.ended = true;
             return Ok(Read::Drained);
         }
-        buffers.output.clear();
-        direction
-            .flow
-            .feed(&buffers.input[..read], hold, &mut buffers.output, held);
-        direction.send(to.fd.as_fd(), &buffers.output)?;
+        let input = &buffers.input[..read];
+        direction.take(input, to, &mut buffers.output, hold, held)?;
         Ok(match read == buffers.input.len() {
             true => Read::More,
             false => Read::Drained,
         })
+    }
+
+    /// Whether there is something behind a frame that was held, which the next [`Self::pass`] takes.
+    pub(super) fn has_more(&mut self, way: Way) -> bool {
+        !self.parts(way).1.rest.is_empty()
     }
 
     /// Sends a frame of ours, or one that was held.

@@ -287,24 +287,29 @@ impl Proxy {
 
     /// Reads once and passes on, or does what there is to be done.
     fn pass(&mut self, slot: usize, way: Way) -> io::Result<Read> {
-        let Some(Some(connection)) = self.links.get_mut(slot) else {
-            return Ok(Read::Drained);
-        };
-        let Connection { link, watched, .. } = connection;
-        let restores = !self.restores.is_empty();
-        let mut hold = |header, payload: &[u8]| match way {
-            Way::Up => calls::held_request(restores, header, payload),
-            Way::Down => calls::held_response(watched, header),
-        };
-        let mut held = Vec::new();
-        let read = link.pass(way, &mut self.buffers, &mut hold, &mut held)?;
-        for frame in held {
-            match way {
-                Way::Up => self.requested(slot, frame)?,
-                Way::Down => self.answered(slot, frame)?,
+        loop {
+            let Some(Some(connection)) = self.links.get_mut(slot) else {
+                return Ok(Read::Drained);
+            };
+            let Connection { link, watched, .. } = connection;
+            let restores = !self.restores.is_empty();
+            let mut hold = |header, payload: &[u8]| match way {
+                Way::Up => calls::held_request(restores, header, payload),
+                Way::Down => calls::held_response(watched, header),
+            };
+            let mut held = Vec::new();
+            let read = link.pass(way, &mut self.buffers, &mut hold, &mut held)?;
+            let more = link.has_more(way);
+            for frame in held {
+                match way {
+                    Way::Up => self.requested(slot, frame)?,
+                    Way::Down => self.answered(slot, frame)?,
+                }
+            }
+            if !more {
+                return Ok(read);
             }
         }
-        Ok(read)
     }
 
     fn inject(&mut self, slot: usize, way: Way, frame: Vec<u8>) -> io::Result<()> {
