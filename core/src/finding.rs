@@ -61,6 +61,10 @@ pub enum Rule {
     OomScore,
     /// A process's id in a namespace that is shared.
     ProcessId,
+    /// A process's capabilities and users, and whether it can gain more.
+    Privileges,
+    /// A process's seccomp filter.
+    Seccomp,
     /// A socket keeps its place, with the new pod's address instead of the old one's.
     Socket,
     /// An established TCP connection.
@@ -97,6 +101,8 @@ impl fmt::Display for Rule {
             Self::Hostname => "hostname",
             Self::OomScore => "oom-score",
             Self::ProcessId => "process-id",
+            Self::Privileges => "privileges",
+            Self::Seccomp => "seccomp",
             Self::Socket => "socket",
             Self::Connection => "connection",
             Self::Map => "map",

@@ -28,6 +28,7 @@ pub mod ids;
 pub mod observed;
 pub mod plan;
 pub mod policy;
+pub mod privileges;
 pub mod source;
 pub mod stage;
 pub mod target;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{CgroupPath, ContainerPath, HostPath, NsPid};
 use crate::plan::Lookup;
 use crate::policy::Maps;
+use crate::privileges::Allowed;
 use crate::source::manifest::InterfaceAddress;
 use crate::source::{Hierarchy, Protocol, UnixKind, WatchedObject};
 
@@ -149,6 +150,8 @@ pub struct Target {
     pub spec_mounts: Vec<SpecMount>,
     /// The OOM score adjustment that the new container's spec asks for.
     pub oom_score: Option<i32>,
+    /// What the new container's spec allows its processes; `None` where there is no spec.
+    pub allowed: Option<Allowed>,
     /// Ids that are taken in the process namespace that the container joins, each with the name of who has it.
     pub occupied: BTreeMap<NsPid, String>,
     /// Paths that the new container's spec hides from it (`linux.maskedPaths`).

@@ -319,16 +319,46 @@ view! {
         6 => comm: Bytes,
         /// Cgroup set; in images made before 3.17.
         9 => cg_set: Option<u32>,
+        /// Seccomp mode of all threads; in images made before 3.9.
+        11 => old_seccomp_mode: Option<u32>,
         /// Adjustment of the OOM killer's score.
         14 => oom_score_adj: Option<i32>,
     }
 
     /// The part of `core` that belongs to the thread.
     pub struct ThreadCoreEntry = "thread_core_entry" {
+        /// Users, groups and capabilities.
+        10 => creds: Option<CredsEntry>,
+        /// 1 strict, 2 a filter.
+        11 => seccomp_mode: Option<u32>,
         /// Name.
         13 => comm: Option<Bytes>,
         /// Cgroup set.
         16 => cg_set: Option<u32>,
+    }
+
+    /// Users and capabilities of a thread. A set of capabilities is two words, the lower first.
+    pub struct CredsEntry = "creds_entry" {
+        /// Real user id.
+        1 => uid: u32,
+        /// Effective user id.
+        3 => euid: u32,
+        /// Saved user id.
+        5 => suid: u32,
+        /// User id for files.
+        7 => fsuid: u32,
+        /// Inheritable capabilities.
+        9 => cap_inh: Vec<u32>,
+        /// Permitted capabilities.
+        10 => cap_prm: Vec<u32>,
+        /// Effective capabilities.
+        11 => cap_eff: Vec<u32>,
+        /// Bounding set.
+        12 => cap_bnd: Vec<u32>,
+        /// Whether nothing can be gained by running a program.
+        18 => no_new_privs: Option<u32>,
+        /// Ambient capabilities.
+        19 => cap_amb: Vec<u32>,
     }
 
     /// `fs-<pid>.img`: directories of a process.

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use restow_integration::engine::Stack;
 use restow_integration::journey::Journey;
 use restow_integration::on_both_suites;
-use restow_integration::pod::ContainerOptions;
+use restow_integration::pod::{ContainerOptions, Pod};
 use restow_integration::report::Report;
 use restow_integration::scenario::{Stock, compare};
 use restow_integration::spec::Bind;
@@ -70,6 +70,14 @@ fn cgroup_10_a_write_descriptor_on_a_cgroup_mount_that_becomes_read_only_blocks(
     )
 }
 
+/// The node takes what processes could do before, so that the rest of such a move can be seen.
+fn take_privileges(pod: &Pod<'_>) -> Result<()> {
+    let dir = pod.engine().node().path("/etc/restow");
+    std::fs::create_dir_all(&dir)?;
+    let text = "[defaults]\nprivileges = \"checkpoint\"\n";
+    Ok(std::fs::write(dir.join("config.toml"), text)?)
+}
+
 fn mounts_9_what_the_new_pod_has_read_only_is_read_only(suite: Suite) -> Result<()> {
     let volume = Bind::new("/var/lib/kubelet/volumes/shared", "/volume");
     let with = |bind: Bind| {
@@ -80,6 +88,7 @@ fn mounts_9_what_the_new_pod_has_read_only_is_read_only(suite: Suite) -> Result<
     let mut container = with(volume.clone());
     container.privileged = true;
     let mut journey = Journey::new(container);
+    journey.in_pod_a = Some(take_privileges);
     journey.container_there = Some(with(volume.readonly()));
     compare(
         "Mounts 9, read-only",

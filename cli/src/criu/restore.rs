@@ -14,7 +14,7 @@ use restow::ids::{CgroupPath, HostPath, HostPid};
 use restow::plan::Plan;
 use restow::policy::{ManageCgroups, Policy};
 use restow::source::images::{Error, ImageDir};
-use restow::source::{Hierarchy, Source};
+use restow::source::{Hierarchy, Source, pages};
 use restow::stage::Staging;
 use restow::target::{Target, TargetMount};
 use restow::verify::{Restored, verify};
@@ -53,6 +53,8 @@ pub(super) fn prepare(setup: &Setup) -> Result<Call, String> {
         Err(Error::Missing { .. }) => return Ok(Call::alone(&setup.line)),
         Err(error) => return Err(refuse(&mut journal, &chain(&error))),
     };
+    // criu would read on and on where memory is missing.
+    pages::check(&images).map_err(|error| refuse(&mut journal, &chain(&error)))?;
     // A plan of an earlier restore must not be taken for this one's.
     journal.detach(PLAN);
     let (target, plan) =

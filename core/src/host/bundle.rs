@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::resolve_in;
 use crate::ids::{ContainerPath, HostPath};
 use crate::policy::ANNOTATION_PREFIX;
+use crate::privileges::Allowed;
 use crate::target::{SpecMount, TargetMount};
 
 /// What a bundle's `config.json` says (OCI runtime specification, `config.md`).
@@ -20,6 +21,8 @@ pub struct Bundle {
     pub mounts: Vec<SpecMount>,
     /// The spec's OOM score adjustment.
     pub oom_score: Option<i32>,
+    /// What the spec allows the container's processes; `None` without a spec.
+    pub allowed: Option<Allowed>,
     /// Paths that the spec hides from the container.
     pub masked: Vec<ContainerPath>,
     /// Paths that the spec makes read-only.
@@ -115,6 +118,7 @@ impl Bundle {
             oom_score: spec["process"]["oomScoreAdj"]
                 .as_i64()
                 .and_then(|score| score.try_into().ok()),
+            allowed: Some(Allowed::by_spec(spec)),
             masked: paths("maskedPaths"),
             read_only_paths: paths("readonlyPaths"),
             read_only_root: spec["root"]["readonly"] == true,

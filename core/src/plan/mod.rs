@@ -26,6 +26,7 @@ mod mapped;
 mod masks;
 mod mounts;
 mod placement;
+mod privileges;
 mod resolve;
 mod sockets;
 mod stacked;
@@ -361,6 +362,7 @@ pub fn plan(source: &Source, target: &Target, policy: &Policy) -> Plan {
     let read_only_mounts = access::plan(source, target, &resolver, &restored, &mut findings);
     let oom_scores = identity::oom_scores(source, target, &mut findings);
     identity::check_ids(source, target, &mut findings);
+    privileges::check(source, target, policy, &mut findings);
     let hostname = hostname(source, target, policy, &mut findings);
     let cgroup = placement::plan(source, target, policy, &resolver, &mut findings);
     // Stable, so that findings of one severity stay in the order of the objects.

@@ -75,6 +75,12 @@ choice!(
     OnFailure { Fail = "fail", Start = "start" }
 );
 
+choice!(
+    /// Processes may do in the new container what the pod's spec allows (`pod`), or what they could before (`checkpoint`). The
+    /// node's to say, not the pod's.
+    Privileges { Pod = "pod", Checkpoint = "checkpoint" }
+);
+
 /// The settings for one container.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
@@ -89,6 +95,8 @@ pub struct Policy {
     pub tcp: Tcp,
     /// See [`Volumes`].
     pub volumes: Volumes,
+    /// See [`Privileges`].
+    pub privileges: Privileges,
     /// See [`OnFailure`].
     pub on_failure: OnFailure,
     /// The checkpoint that the container is restored from instead of being started.

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::finding::Holder;
 use crate::ids::{CgroupPath, ContainerPath, FileId, MountId, NsPid};
+use crate::privileges::ProcessPrivileges;
 
 /// `enum fstype` of `mnt.proto`.
 const FSTYPE_CGROUP: u32 = 12;
@@ -44,6 +45,9 @@ const FD_UNIXSK: u32 = 5;
 
 /// States of a process that has ended (`COMPEL_TASK_DEAD`, `COMPEL_TASK_ZOMBIE` of `compel/include/uapi/task-state.h`).
 const ENDED: [u32; 2] = [2, 6];
+
+/// `enum seccomp_mode` of `core.proto`: a filter.
+const SECCOMP_FILTER: u32 = 2;
 
 /// `MS_RDONLY` of `mount(2)`.
 const MS_RDONLY: u32 = 1;
@@ -187,6 +191,8 @@ fn read_tasks(dir: &ImageDir, source: &mut Source) -> Result<Option<TaskKobjIdsE
             source.tasks.push(task);
             continue;
         }
+        let privileges = read_privileges(dir, &process, &core)?;
+        source.privileges.insert(NsPid(pid), privileges);
         let score = core.tc.as_ref().and_then(|task| task.oom_score_adj);
         source
             .oom_scores
@@ -215,6 +221,63 @@ fn read_tasks(dir: &ImageDir, source: &mut Source) -> Result<Option<TaskKobjIdsE
         .chain(source.watchers.values_mut());
     all.for_each(|holders| holders.sort_unstable());
     Ok(init)
+}
+
+/// What any thread of a process may do.
+fn read_privileges(
+    dir: &ImageDir,
+    process: &PstreeEntry,
+    core: &CoreEntry,
+) -> Result<ProcessPrivileges, Error> {
+    let name = core.tc.as_ref().map(|task| task.comm.to_string());
+    let mut all = ProcessPrivileges {
+        name: name.unwrap_or_default(),
+        no_new_privileges: true,
+        seccomp: true,
+        ..ProcessPrivileges::default()
+    };
+    let mut known = false;
+    for thread in &process.threads {
+        if *thread == process.pid {
+            known |= add_privileges(&mut all, core);
+        } else {
+            let core: CoreEntry = dir.one(&format!("core-{thread}.img"), Kind::Core)?;
+            known |= add_privileges(&mut all, &core);
+        }
+    }
+    all.no_new_privileges &= known;
+    all.seccomp &= known;
+    Ok(all)
+}
+
+/// Adds a thread's; `false` when its image has none.
+fn add_privileges(all: &mut ProcessPrivileges, core: &CoreEntry) -> bool {
+    let Some(thread) = &core.thread_core else {
+        return false;
+    };
+    // Before criu 3.9 the process had one for all its threads.
+    let task = core.tc.as_ref().and_then(|task| task.old_seccomp_mode);
+    all.seccomp &= thread.seccomp_mode.or(task) == Some(SECCOMP_FILTER);
+    let Some(creds) = &thread.creds else {
+        return false;
+    };
+    for set in [
+        &creds.cap_inh,
+        &creds.cap_prm,
+        &creds.cap_eff,
+        &creds.cap_bnd,
+        &creds.cap_amb,
+    ] {
+        for (word, bits) in set.iter().take(2).enumerate() {
+            all.capabilities.0 |= u64::from(*bits) << (32 * word);
+        }
+    }
+    all.users
+        .extend([creds.uid, creds.euid, creds.suid, creds.fsuid]);
+    all.users.sort_unstable();
+    all.users.dedup();
+    all.no_new_privileges &= creds.no_new_privs.unwrap_or(0) != 0;
+    true
 }
 
 /// Reads one descriptor table. Tables that several processes share are told under the first of them.

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::finding::{Holder, Object};
 use crate::ids::{CgroupPath, ContainerPath, FileId, MountId, NsPid};
+use crate::privileges::ProcessPrivileges;
 
 pub use cgroup_dirs::{CgroupDir, Owner};
 pub use manifest::{Manifest, ManifestFile};
@@ -216,6 +217,8 @@ pub struct Source {
     pub tasks: Vec<Task>,
     /// Ids of all processes and threads, in the container's pid namespace.
     pub ids: BTreeSet<NsPid>,
+    /// What processes may do.
+    pub privileges: BTreeMap<NsPid, ProcessPrivileges>,
     /// OOM score adjustments of processes.
     pub oom_scores: BTreeMap<NsPid, i32>,
     /// Mounts of the init's mount namespace, in the order of the image (parents first).

@@ -123,6 +123,7 @@ pub fn target(given: Given, bundle: &Bundle, node: Node) -> Result<Target, Error
         inherited: given.inherited,
         spec_mounts: bundle.mounts.clone(),
         oom_score: bundle.oom_score,
+        allowed: bundle.allowed.clone(),
         occupied,
         masked: bundle.masked.clone(),
         read_only_paths: bundle.read_only_paths.clone(),

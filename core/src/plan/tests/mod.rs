@@ -8,6 +8,7 @@ mod identity;
 mod maps;
 mod masks;
 mod mounts;
+mod privileges;
 mod sockets;
 mod tree;
 mod watches;
