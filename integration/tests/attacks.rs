@@ -112,11 +112,8 @@ fn what_is_refused_starts_nothing_and_leaves_nothing(suite: Suite) -> Result<()>
 
     let pod = Pod::start(&engine, &PodOptions::new("another-pod-b"))?;
     for (name, words) in [
-        ("../../../etc/passwd", "it is a path"),
-        (
-            "/var/lib/restow/checkpoints/default/good",
-            "a part of it is empty",
-        ),
+        ("../../../etc/passwd", "it starts with a dot"),
+        ("/var/lib/restow/checkpoints/default/good", "it is a path"),
         ("theirs/x", "one of namespace theirs"),
         ("absent", "no checkpoint absent on this node"),
         ("climbing", "leads out of it"),
