@@ -232,7 +232,8 @@ impl ShimNode {
         }
     }
 
-    /// Puts a checkpoint of a running container into the store, with the changes of its root file system.
+    /// Puts a checkpoint of a running container into the store, with the changes of its root file system, and ends it: what it wrote
+    /// after the dump would not go with the images.
     ///
     /// # Errors
     /// When runtime or containerd refuse.
@@ -245,6 +246,7 @@ impl ShimNode {
         self.containerd.ctr(&[
             "tasks",
             "checkpoint",
+            "--exit",
             "--image-path",
             &images,
             "--work-path",
