@@ -16,7 +16,7 @@ use restow_cri::api::{
     LinuxContainerConfig, LinuxContainerResources, LinuxContainerSecurityContext, Mount,
     NamespaceMode, NamespaceOption, PodSandboxConfig, UpdateContainerResourcesRequest,
 };
-use restow_cri::{ContainerId, PodId};
+use restow_cri::{ContainerId, Cri, PodId};
 use restow_integration::containerd::{Containerd, PROBE_IMAGE, Shim, handler};
 use restow_integration::kubelet::{Kubelet, pod_config};
 use restow_integration::on_both_suites;
@@ -438,6 +438,26 @@ fn a_pods_life_is_the_same_below_both_shims(suite: Suite) -> Result<()> {
 
 /// Pods of one round.
 const MANY: usize = 50;
+/// How often each is tried.
+const ATTEMPTS: u32 = 6;
+
+/// Makes a pod as the kubelet does: what fails is tried again as another attempt. On a busy machine the network plugin gives up
+/// on an address that is not settled after five seconds.
+async fn insist(
+    cri: &Cri,
+    mut config: PodSandboxConfig,
+    handler: &str,
+) -> restow_cri::Result<PodId> {
+    for attempt in 1..ATTEMPTS {
+        if let Ok(pod) = cri.run_pod(&config, handler).await {
+            return Ok(pod);
+        }
+        if let Some(metadata) = &mut config.metadata {
+            metadata.attempt = attempt;
+        }
+    }
+    cri.run_pod(&config, handler).await
+}
 
 /// Makes many pods at once, each with a container, and tells how they are.
 fn crowd(kubelet: &Kubelet, runtime: Runtime, shim: Shim) -> Result<Account> {
@@ -449,7 +469,7 @@ fn crowd(kubelet: &Kubelet, runtime: Runtime, shim: Shim) -> Result<Account> {
     let name = handler(runtime, shim);
     let pods = kubelet.all(configs.iter().map(|config| {
         let (cri, config) = (kubelet.cri().clone(), config.clone());
-        async move { cri.run_pod(&config, name).await }
+        async move { insist(&cri, config, name).await }
     }))?;
     let mut stages: Vec<Stage> = Vec::new();
     for (pod, config) in pods.into_iter().zip(configs) {
