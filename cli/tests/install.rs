@@ -116,6 +116,7 @@ impl Machine {
             root: self.at("root"),
             force,
             restart: false,
+            stay: false,
             dry_run: false,
             json: false,
         };

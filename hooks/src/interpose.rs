@@ -42,7 +42,8 @@ pub fn run(args: &[OsString]) -> ExitCode {
             return ExitCode::from(NOT_FOUND);
         }
     };
-    if let Some(number) = service_socket(args) {
+    // Where PATH has two copies, what the first has edited must not be edited again.
+    if let Some(number) = service_socket(args).filter(|_| !real.after_another) {
         // SAFETY: the runtime handed the descriptor to this process, and nothing else here owns it.
         let socket = unsafe { OwnedFd::from_raw_fd(number) };
         if let Some(asked) = decide(&socket, config) {

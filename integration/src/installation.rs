@@ -19,7 +19,17 @@ pub const BUILT: &str = "/opt/built";
 pub const INSTALLED: &str = "/usr/local/lib/restow";
 
 /// Kernel file systems, and what changes while nothing is done.
-const LEFT_OUT: &[&str] = &["/proc", "/sys", "/dev", "/tmp", "/run", BUILT];
+const LEFT_OUT: &[&str] = &[
+    "/proc",
+    "/sys",
+    "/dev",
+    "/tmp",
+    "/run",
+    "/var/log",
+    "/var/lib/containers",
+    "/var/lib/kubelet",
+    BUILT,
+];
 /// Below these, the content of files counts too.
 const CONFIGURED: &[&str] = &["/etc", "/usr/local", "/var/lib/restow"];
 

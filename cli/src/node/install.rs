@@ -245,7 +245,12 @@ fn wish(
     };
     if wanted(Engine::Containerd, "containerd", "/etc/containerd") {
         if source.has(programs::SHIM) {
-            let config = Config::read(node, journal, containerd_major(node))?;
+            let config = Config::read(
+                node,
+                journal,
+                containerd_major(node),
+                containerd_default(node),
+            )?;
             let changes = config
                 .changes(&handlers(args, source, &layout, &real))
                 .map_err(Failure::Refused)?;
@@ -331,8 +336,19 @@ fn containerd_major(node: &NodeRoot) -> Option<u32> {
     Some(version[0])
 }
 
+/// What the node's containerd does without a configuration file.
+fn containerd_default(node: &NodeRoot) -> Option<String> {
+    let program = in_root::find(node, "containerd")?;
+    let output = in_root::command(node, &program)
+        .args(["config", "default"])
+        .output()
+        .ok()?;
+    let text = String::from_utf8(output.stdout).ok();
+    text.filter(|_| output.status.success())
+}
+
 /// Returns at SIGTERM or SIGINT.
-fn wait_for_the_end() -> anyhow::Result<()> {
+pub(super) fn wait_for_the_end() -> anyhow::Result<()> {
     use nix::sys::signal::{SigSet, Signal};
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGTERM);

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow};
 
 use super::carry_out::{self, Action};
-use super::install::{lock, open, refused};
+use super::install::{lock, open, refused, wait_for_the_end};
 use super::journal::Journal;
 use super::report::Report;
 use super::{services, users};
@@ -29,8 +29,12 @@ pub struct Args {
     #[arg(long)]
     pub restart: bool,
 
-    /// Only say what would be done
+    /// Stay until SIGTERM once all is gone, as the container of a DaemonSet has to
     #[arg(long)]
+    pub stay: bool,
+
+    /// Only say what would be done
+    #[arg(long, conflicts_with = "stay")]
     pub dry_run: bool,
 
     /// Print JSON for programs
@@ -55,22 +59,19 @@ Exit codes:
 /// Runs `restow uninstall`.
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let report = uninstall(args, &mut |_| Ok(()))?;
-    let Some(report) = report else {
-        if args.json {
-            output::json(&Report::default().json())?;
-        } else {
-            output::text("Restow is not installed here (no /var/lib/restow/install.json)\n")?;
-        }
-        return Ok(ExitCode::SUCCESS);
+    let done = match &report {
+        None => "Restow is not installed here (no /var/lib/restow/install.json)",
+        Some(_) if args.dry_run => "nothing was done (--dry-run)",
+        Some(_) => "Restow is uninstalled",
     };
+    let report = report.unwrap_or_default();
     if args.json {
         output::json(&report.json())?;
     } else {
-        output::text(&report.text(if args.dry_run {
-            "nothing was done (--dry-run)"
-        } else {
-            "Restow is uninstalled"
-        }))?;
+        output::text(&report.text(done))?;
+    }
+    if args.stay {
+        wait_for_the_end().context("Wait for SIGTERM")?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -39,6 +39,8 @@ const RUNTIME: Kind = Kind {
 pub struct RealProgram {
     /// Where it is.
     pub path: PathBuf,
+    /// Another copy of ours has become this process before, and has done the work.
+    pub after_another: bool,
     kind: Kind,
     seen: String,
 }
@@ -102,6 +104,7 @@ impl RealProgram {
         let own = env::current_exe().map_err(Error::Own)?;
         let own_id = identity(&own).map_err(Error::Own)?;
         let mut seen = env::var(kind.seen).unwrap_or_default();
+        let after_another = !seen.is_empty();
         if !seen.split(',').any(|id| id == own_id) {
             seen = if seen.is_empty() {
                 own_id
@@ -124,6 +127,7 @@ impl RealProgram {
             }
             return Ok(Self {
                 path: path.into(),
+                after_another,
                 kind,
                 seen,
             });
@@ -131,7 +135,12 @@ impl RealProgram {
         let search = env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
         let found = names.iter().find_map(|name| scan(&search, name, &seen));
         match found {
-            Some(path) => Ok(Self { path, kind, seen }),
+            Some(path) => Ok(Self {
+                path,
+                after_another,
+                kind,
+                seen,
+            }),
             None => Err(Error::NotFound {
                 names: names.join(" or "),
                 key: kind.key,

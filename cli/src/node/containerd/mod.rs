@@ -50,14 +50,21 @@ pub struct Config {
     version: i64,
     /// Whether files are merged key by key.
     merges: bool,
+    /// What containerd does without a file, as it prints it itself.
+    default: Option<String>,
 }
 
 impl Config {
-    /// Reads it. `major` is the first number of containerd's version, where it is known.
+    /// Reads it. `major` is the first number of containerd's version and `default` its configuration without a file, where they are known.
     ///
     /// # Errors
     /// When a file cannot be read, is no TOML or of a version too old.
-    pub fn read(node: &NodeRoot, journal: Option<&Journal>, major: Option<u32>) -> Result<Self> {
+    pub fn read(
+        node: &NodeRoot,
+        journal: Option<&Journal>,
+        major: Option<u32>,
+        default: Option<String>,
+    ) -> Result<Self> {
         // An edit goes to the file, not to a link that leads there.
         let main_path = node
             .real(Path::new(MAIN))
@@ -94,6 +101,7 @@ impl Config {
             version,
             // A configuration of version 3 is read by containerd 2 only.
             merges: major.map_or(version == 3, |major| major >= 2),
+            default,
         })
     }
 
@@ -192,6 +200,10 @@ impl Config {
         let like = like.or_else(|| of_runc("runc")).unwrap_or_default();
         let mut runtimes = Table::new();
         runtimes.set_implicit(true);
+        if self.table(&["runtimes"]).is_none() {
+            // With a handler in a file, containerd forgets the one it has without.
+            runtimes.insert("runc", Item::Table(self.default_handler()));
+        }
         for handler in handlers {
             runtimes.insert(&handler.name, Item::Table(handler.table(&like)));
         }
@@ -208,6 +220,49 @@ impl Config {
         }
         doc.to_string()
     }
+}
+
+impl Config {
+    /// The handler that containerd has without a file.
+    fn default_handler(&self) -> Table {
+        let known = || {
+            let doc = parse(Path::new(MAIN), self.default.as_deref()?).ok()?;
+            let version = doc.get("version")?.as_integer()?;
+            let runtimes = doc
+                .get("plugins")?
+                .get(plugin(version))?
+                .get("containerd")?
+                .get("runtimes")?;
+            let mut table = runtimes.get("runc")?.clone().into_table().ok()?;
+            if version != self.version {
+                // Its keys may be others. What they are set to is the default anyway.
+                table.retain(|key, _| key == "runtime_type");
+            }
+            Some(plain(&table))
+        };
+        known().unwrap_or_else(|| {
+            let mut table = Table::new();
+            table.insert("runtime_type", value(RUNTIME_TYPE));
+            table
+        })
+    }
+}
+
+/// A table as its keys and values, without indents and comments.
+fn plain(table: &Table) -> Table {
+    let mut copy = Table::new();
+    for (key, item) in table {
+        match item {
+            Item::Table(inner) => {
+                copy.insert(key, Item::Table(plain(inner)));
+            }
+            Item::Value(one) => {
+                copy.insert(key, value(one.clone().decorated(" ", "")));
+            }
+            Item::None | Item::ArrayOfTables(_) => {}
+        }
+    }
+    copy
 }
 
 impl Handler {

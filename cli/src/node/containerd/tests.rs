@@ -6,6 +6,7 @@ fn config(main: &str, version: i64, merges: bool) -> Config {
         exists: !main.is_empty(),
         version,
         merges,
+        default: None,
     }
 }
 
@@ -93,6 +94,29 @@ fn containerd_2_gets_a_file_of_its_own_and_one_import() {
         assert_eq!(*text, expected);
         assert_eq!(without_ours(text), main);
     }
+}
+
+#[test]
+fn the_handler_that_containerd_has_without_a_file_stays() {
+    let without = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".cni]\nbin_dir = \"/x\"\n";
+    let mut config = config(without, 2, false);
+    config.default = Some(format!("{KUBEADM}          BinaryName = \"\"\n"));
+    let changes = config.changes(&[handler()]).unwrap();
+    let Wanted::Edited { text, .. } = &changes[0].wanted else {
+        panic!("{changes:?}")
+    };
+    let doc: DocumentMut = text.parse().unwrap();
+    let runtimes = &doc["plugins"]["io.containerd.grpc.v1.cri"]["containerd"]["runtimes"];
+    assert_eq!(
+        runtimes["runc"]["runtime_type"].as_str(),
+        Some(RUNTIME_TYPE)
+    );
+    assert_eq!(runtimes["runc"]["options"]["BinaryName"].as_str(), Some(""));
+    assert_eq!(
+        runtimes["runc"].get("runtime_path").map(Item::is_none),
+        None
+    );
+    assert!(runtimes["restow"]["runtime_path"].is_str());
 }
 
 #[test]
