@@ -83,8 +83,8 @@ fn blocks(path: &Path) -> Vec<Block> {
 
 /// The words that say which of a program's commands it is: `restow`, `image`, `ps`.
 fn words(command: &str) -> Vec<&str> {
-    // Whoever runs any of it has done this.
-    if ["apt ", "cargo build "]
+    // Whoever runs any of it has done this, and looks at what has become of it in another way.
+    if ["apt ", "cargo build ", "cat ", "ls "]
         .iter()
         .any(|start| command.starts_with(start))
     {
@@ -147,9 +147,10 @@ fn what_needs_no_node_works_as_it_is_written() {
     .unwrap();
     fs::write(at("dump.log"), include_str!("dump.log")).unwrap();
     let programs = Path::new(env!("CARGO_BIN_EXE_restow")).parent().unwrap();
+    let path = env::var_os("PATH").unwrap();
     let search = [programs.to_owned()]
         .into_iter()
-        .chain(env::split_paths(&env::var_os("PATH").unwrap()));
+        .chain(env::split_paths(&path));
     let search = env::join_paths(search).unwrap();
     let mut count = 0;
     for path in documents() {
@@ -180,5 +181,5 @@ fn what_needs_no_node_works_as_it_is_written() {
             }
         }
     }
-    assert!(count >= 3, "only {count} commands were run");
+    assert!(count >= 2, "only {count} commands were run");
 }
