@@ -35,6 +35,9 @@ const MORE: &[(&str, &str, &str)] = &[
     ),
 ];
 
+/// Settings of a policy that no annotation can change.
+const OF_THE_NODE: &[&str] = &["privileges"];
+
 fn source(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(path)).unwrap()
 }
@@ -182,12 +185,13 @@ fn policy(defaults: &toml::Value) -> String {
     let mut text = String::new();
     let table = defaults.as_table().unwrap();
     let settings = of_policy();
-    for (name, _, _) in &settings {
-        let _ = writeln!(
-            text,
-            "| `{name}` | {} | As the [annotation](#annotations). |",
-            default(table, name)
-        );
+    for (name, _, doc) in &settings {
+        let meaning = if OF_THE_NODE.contains(&name.as_str()) {
+            words(doc)
+        } else {
+            "As the [annotation](#annotations).".to_owned()
+        };
+        let _ = writeln!(text, "| `{name}` | {} | {meaning} |", default(table, name));
     }
     assert_eq!(
         settings.len(),
@@ -205,6 +209,9 @@ fn annotations() -> String {
     };
     text += &row(MORE[0].0, MORE[0].1, MORE[0].2);
     for (name, values, doc) in of_policy() {
+        if OF_THE_NODE.contains(&name.as_str()) {
+            continue;
+        }
         let quoted: Vec<String> = values.iter().map(|value| format!("`{value}`")).collect();
         text += &row(&name, &quoted.join(", "), &words(&doc));
         // The source says what the code takes.
