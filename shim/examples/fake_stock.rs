@@ -5,7 +5,7 @@
 //!   socket is `FAKE_SOCKETS/<group>`, where the group is `FAKE_GROUP` or the id.
 //! * `delete` prints `deleted`; `-v` prints what it was called with.
 //! * Calls: `Connect` names the process, `Shutdown` ends it, `Fail` fails, `Later` answers after the next call of the connection, `Path`
-//!   tells PATH; all others give back what they got.
+//!   tells PATH; all others give back what they got. A stream's number has to be above those before, as ttrpc has it.
 
 // Its socket is handed on by number.
 #![allow(unsafe_code)]
@@ -112,6 +112,7 @@ fn serve(path: &Path) -> io::Result<()> {
 
 fn answer(mut connection: UnixStream, path: &Path) -> io::Result<()> {
     let mut later = None;
+    let mut highest = 0;
     loop {
         let mut bytes = [0; HEADER];
         connection.read_exact(&mut bytes)?;
@@ -124,6 +125,13 @@ fn answer(mut connection: UnixStream, path: &Path) -> io::Result<()> {
             connection.write_all(&echoed)?;
             continue;
         }
+        if header.stream <= highest {
+            let refusal = "StreamID cannot be re-used and must increment";
+            let refusal = frame::failure(header.stream, frame::INTERNAL, refusal);
+            connection.write_all(&refusal)?;
+            continue;
+        }
+        highest = header.stream;
         let request = Message::parse(&payload).unwrap_or_default();
         let asked = request.bytes(3).unwrap_or_default();
         let mut said = Message::default();

@@ -48,6 +48,13 @@ impl Header {
         }
     }
 
+    /// Writes the stream's number into the frame that this header is of.
+    pub fn put_stream(&self, frame: &mut [u8]) {
+        if let Some(place) = frame.get_mut(4..8) {
+            place.copy_from_slice(&self.stream.to_be_bytes());
+        }
+    }
+
     /// The header of a whole frame.
     #[must_use]
     pub fn of(frame: &[u8]) -> Option<Self> {

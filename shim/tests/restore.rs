@@ -113,6 +113,37 @@ fn a_broken_configuration_fails_only_what_asks() {
 }
 
 #[test]
+fn calls_that_come_while_a_restore_is_prepared_do_not_cost_it() {
+    // What cannot be prepared is created afresh, behind the later calls.
+    let place = place(&[FROM, ("restow.dev/on-failure", "start")], true);
+    let create = create(&place).encode();
+    let mut socket = place.connect("web");
+    let calls = [
+        frame::request(1, SERVICE, "Create", &create),
+        frame::request(3, SERVICE, "State", &[]),
+        frame::request(5, SERVICE, "Wait", &[]),
+    ];
+    socket.write_all(&calls.concat()).unwrap();
+    let mut streams: Vec<_> = (0..3)
+        .map(|_| {
+            let mut answer = vec![0; HEADER];
+            socket.read_exact(&mut answer).unwrap();
+            let header = Header::of(&answer).unwrap();
+            answer.resize(HEADER + header.length, 0);
+            socket.read_exact(&mut answer[HEADER..]).unwrap();
+            assert!(
+                frame::outcome(&answer).is_ok(),
+                "{:?}",
+                frame::outcome(&answer)
+            );
+            header.stream
+        })
+        .collect();
+    streams.sort_unstable();
+    assert_eq!(streams, [1, 3, 5]);
+}
+
+#[test]
 fn two_checkpoints_at_once_are_refused() {
     let place = place(&[FROM], true);
     let mut create = create(&place);

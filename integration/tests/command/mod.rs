@@ -272,10 +272,10 @@ impl Lab {
     /// What the probe last counted, as its log has it.
     pub(crate) fn count(&self, log: &str) -> Result<u64> {
         let text = fs::read_to_string(self.path(log)).unwrap_or_default();
-        let counts = text
+        let mut counts = text
             .lines()
             .filter_map(|line| line.split_once("count ")?.1.trim().parse().ok());
-        Ok(counts.last().unwrap_or(0))
+        Ok(counts.next_back().unwrap_or(0))
     }
 
     /// What the probe first counted in a log.

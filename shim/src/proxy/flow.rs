@@ -44,15 +44,15 @@ impl Default for Flow {
 }
 
 impl Flow {
-    /// Takes what came. `hold` is asked about each frame, with the beginning of its payload. Frames longer than a peer may send are
-    /// never held: whoever gets them refuses them.
+    /// Takes what came. `hold` is asked about each frame, with the beginning of its payload, and may give it another stream. Frames longer
+    /// than a peer may send are never held: whoever gets them refuses them.
     ///
     /// It stops behind a frame that is held, and tells how much it took: a peer refuses a request whose stream's number is lower than that of
     /// one before, so what comes behind must not go on first.
     pub fn feed(
         &mut self,
         mut bytes: &[u8],
-        hold: &mut dyn FnMut(Header, &[u8]) -> bool,
+        hold: &mut dyn FnMut(&mut Header, &[u8]) -> bool,
         out: &mut Vec<u8>,
         held: &mut Vec<Vec<u8>>,
     ) -> usize {
@@ -103,17 +103,19 @@ impl Flow {
 
     fn decide(
         &mut self,
-        hold: &mut dyn FnMut(Header, &[u8]) -> bool,
+        hold: &mut dyn FnMut(&mut Header, &[u8]) -> bool,
         out: &mut Vec<u8>,
         held: &mut Vec<Vec<u8>>,
     ) {
-        let head = &self.head[..self.have];
-        let Some(header) = Header::of(head) else {
+        let head = &mut self.head[..self.have];
+        let Some(mut header) = Header::of(head) else {
             return;
         };
         let total = HEADER + header.length;
         let left = total - head.len();
-        if header.length <= LONGEST && hold(header, &head[HEADER..]) {
+        let keep = hold(&mut header, &head[HEADER..]) && header.length <= LONGEST;
+        header.put_stream(head);
+        if keep {
             if left == 0 {
                 held.push(head.to_vec());
             } else {
@@ -158,7 +160,7 @@ mod tests {
         for piece in bytes.chunks(size) {
             let mut rest = piece;
             while !rest.is_empty() {
-                let hold = &mut |header: Header, _: &[u8]| header.kind == 1;
+                let hold = &mut |header: &mut Header, _: &[u8]| header.kind == 1;
                 let taken = flow.feed(rest, hold, &mut out, &mut held);
                 rest = &rest[taken..];
             }
@@ -200,7 +202,7 @@ mod tests {
     fn a_frame_of_ours_goes_between_two_others() {
         let (mut flow, mut out, mut held) = (Flow::default(), Vec::new(), Vec::new());
         let (long, own) = (encode(1, 2, 0, &[5; 500]), encode(3, 2, 0, b"own"));
-        let hold = &mut |_: Header, _: &[u8]| false;
+        let hold = &mut |_: &mut Header, _: &[u8]| false;
         flow.feed(&long[..200], hold, &mut out, &mut held);
         flow.inject(own.clone(), &mut out);
         flow.feed(&long[200..], hold, &mut out, &mut held);
@@ -218,7 +220,7 @@ mod tests {
         let (looked_at, behind) = (encode(3, 1, 0, b"start"), encode(5, 2, 0, b"wait"));
         let stream = [&looked_at[..], &behind].concat();
         let (mut flow, mut out, mut held) = (Flow::default(), Vec::new(), Vec::new());
-        let hold = &mut |header: Header, _: &[u8]| header.kind == 1;
+        let hold = &mut |header: &mut Header, _: &[u8]| header.kind == 1;
         let taken = flow.feed(&stream, hold, &mut out, &mut held);
         assert_eq!((taken, out.len()), (looked_at.len(), 0));
         flow.inject(held.remove(0), &mut out);
@@ -240,7 +242,7 @@ mod tests {
         let mut seen = Vec::new();
         let frame = encode(1, 1, 0, &[6; 1000]);
         let (mut flow, mut out, mut held) = (Flow::default(), Vec::new(), Vec::new());
-        let mut hold = |header: Header, head: &[u8]| {
+        let mut hold = |header: &mut Header, head: &[u8]| {
             seen.push((header.length, head.len()));
             true
         };

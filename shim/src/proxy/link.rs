@@ -70,7 +70,7 @@ impl Direction {
         input: &[u8],
         to: &Side,
         output: &mut Vec<u8>,
-        hold: &mut dyn FnMut(Header, &[u8]) -> bool,
+        hold: &mut dyn FnMut(&mut Header, &[u8]) -> bool,
         held: &mut Vec<Vec<u8>>,
     ) -> io::Result<()> {
         output.clear();
@@ -179,7 +179,7 @@ impl Link {
         &mut self,
         way: Way,
         buffers: &mut Buffers,
-        hold: &mut dyn FnMut(Header, &[u8]) -> bool,
+        hold: &mut dyn FnMut(&mut Header, &[u8]) -> bool,
         held: &mut Vec<Vec<u8>>,
     ) -> io::Result<Read> {
         let (from, direction, to) = self.parts(way);

@@ -1,17 +1,19 @@
 //! The process that stays between containerd and the stock shim for as long as a pod lives.
 //!
 //! One thread waits for everything: connections, frames in both directions, the stock shim's end, signals, workers. Each connection of
-//! containerd's gets one to the stock shim, so that streams keep their numbers, and frames go through undecoded, many calls at a time.
+//! containerd's gets one to the stock shim, and frames go through undecoded, many calls at a time.
 //!
 //! * [`flow`]: frames in one direction.
 //! * `link`: a connection.
 //! * `calls`: the few calls that are looked at.
+//! * `streams`: the numbers of calls on both sides.
 //! * `jobs`: other processes that do what takes long.
 
 mod calls;
 pub mod flow;
 mod jobs;
 mod link;
+mod streams;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -33,9 +35,11 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use crate::address;
 use crate::arguments::Arguments;
 use crate::error::{Attempt, Error};
+use crate::frame::Header;
 use calls::{Restore, Watched};
 use jobs::{Job, Then};
 use link::{Buffers, Link, Read, Settled, Way};
+use streams::Streams;
 
 pub(crate) use jobs::parts;
 
@@ -144,6 +148,7 @@ struct Connection {
     serial: u64,
     /// Streams whose answers are looked at.
     watched: Vec<(u32, Watched)>,
+    streams: Streams,
 }
 
 /// A worker, and who waits for it.
@@ -256,6 +261,7 @@ impl Proxy {
             link: Link::new((client, token(CLIENT, slot)), stock),
             serial: self.serial,
             watched: Vec::new(),
+            streams: Streams::default(),
         });
         self.settle(slot);
     }
@@ -291,11 +297,25 @@ impl Proxy {
             let Some(Some(connection)) = self.links.get_mut(slot) else {
                 return Ok(Read::Drained);
             };
-            let Connection { link, watched, .. } = connection;
+            let Connection {
+                link,
+                watched,
+                streams,
+                ..
+            } = connection;
             let restores = !self.restores.is_empty();
-            let mut hold = |header, payload: &[u8]| match way {
-                Way::Up => calls::held_request(restores, header, payload),
-                Way::Down => calls::held_response(watched, header),
+            let mut hold = |header: &mut Header, payload: &[u8]| match way {
+                Way::Up => {
+                    let held = calls::held_request(restores, *header, payload);
+                    if !held {
+                        header.stream = streams.up(*header);
+                    }
+                    held
+                }
+                Way::Down => {
+                    header.stream = streams.down(*header);
+                    calls::held_response(watched, *header)
+                }
             };
             let mut held = Vec::new();
             let read = link.pass(way, &mut self.buffers, &mut hold, &mut held)?;
@@ -312,11 +332,16 @@ impl Proxy {
         }
     }
 
-    fn inject(&mut self, slot: usize, way: Way, frame: Vec<u8>) -> io::Result<()> {
-        match self.links.get_mut(slot) {
-            Some(Some(connection)) => connection.link.inject(way, frame),
-            _ => Ok(()),
+    /// Sends a frame of ours, or one that was held, with the number that containerd gave its stream.
+    fn inject(&mut self, slot: usize, way: Way, mut frame: Vec<u8>) -> io::Result<()> {
+        let Some(Some(connection)) = self.links.get_mut(slot) else {
+            return Ok(());
+        };
+        if let (Way::Up, Some(mut header)) = (way, Header::of(&frame)) {
+            header.stream = connection.streams.up(header);
+            header.put_stream(&mut frame);
         }
+        connection.link.inject(way, frame)
     }
 
     fn watch(&mut self, slot: usize, stream: u32, watched: Watched) {
