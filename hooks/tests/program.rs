@@ -3,6 +3,8 @@
 // Helpers of tests are tests.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod programs;
+
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -12,6 +14,7 @@ use std::sync::OnceLock;
 
 use criu_image::wire::Message;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use programs::copy;
 use restow_hooks::rpc::{Kind, Response};
 use restow_hooks::seqpacket::{Connection, Received};
 
@@ -32,9 +35,8 @@ impl Place {
             fs::create_dir(place.path(dir)).unwrap();
         }
         fs::hard_link(ours(), place.path("ours/criu"))
-            .or_else(|_| fs::copy(ours(), place.path("ours/criu")).map(drop))
-            .unwrap();
-        fs::copy(fake(), place.path("real/criu")).unwrap();
+            .unwrap_or_else(|_| copy(ours(), &place.path("ours/criu")));
+        copy(&fake(), &place.path("real/criu"));
         place
     }
 
@@ -268,7 +270,7 @@ fn a_missing_real_criu_is_a_sentence() {
     assert_eq!(output.status.code(), Some(127));
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(
-        text.contains("No criu found in PATH") && text.contains("install criu"),
+        text.contains("No criu found in PATH") && text.contains("install it"),
         "{text}"
     );
 }
@@ -277,7 +279,7 @@ fn a_missing_real_criu_is_a_sentence() {
 fn two_copies_in_path_do_not_find_each_other() {
     let place = Place::new();
     fs::create_dir(place.path("copy")).unwrap();
-    fs::copy(ours(), place.path("copy/criu")).unwrap();
+    copy(ours(), &place.path("copy/criu"));
     let search = format!("{}:{}", place.path("copy").display(), place.search());
     let output = place.criu(&["check"]).env("PATH", search).output().unwrap();
     assert!(output.status.success(), "{output:?}");
@@ -287,7 +289,7 @@ fn two_copies_in_path_do_not_find_each_other() {
 #[test]
 fn a_configured_criu_is_used_and_a_wrong_one_is_a_sentence() {
     let place = Place::new();
-    fs::copy(fake(), place.path("elsewhere")).unwrap();
+    copy(&fake(), &place.path("elsewhere"));
     fs::remove_file(place.path("real/criu")).unwrap();
     let config =
         |path: &Path| fs::write(place.path("config.toml"), format!("criu = {path:?}")).unwrap();

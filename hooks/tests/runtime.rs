@@ -3,11 +3,13 @@
 // Helpers of tests are tests.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod programs;
+
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use programs::{copy, script};
 use serde_json::Value;
 
 /// Directories with ours (`ours`) and the real ones (`real`).
@@ -38,13 +40,14 @@ impl Place {
     }
 
     fn ours(&self, name: &str) {
-        fs::copy(env!("CARGO_BIN_EXE_restow-runtime"), self.path(name)).unwrap();
+        copy(
+            Path::new(env!("CARGO_BIN_EXE_restow-runtime")),
+            &self.path(name),
+        );
     }
 
     fn program(&self, name: &str, body: &str) {
-        let path = self.path(name);
-        fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        script(&self.path(name), body);
     }
 
     /// A runtime that says who it is, with which PATH, working directory and arguments it was called.
@@ -368,11 +371,7 @@ fn a_container_that_cannot_be_restored_is_started_only_where_it_says_so() {
 
 fn hook(place: &Place, args: &[&str], input: &str) -> Output {
     use std::io::Write;
-    fs::copy(
-        env!("CARGO_BIN_EXE_restow-runtime"),
-        place.path("ours/restow-oci-hook"),
-    )
-    .unwrap();
+    place.ours("ours/restow-oci-hook");
     let mut call = place.call("restow-oci-hook", args);
     let mut child = call.stdin(Stdio::piped()).spawn().unwrap();
     child

@@ -1,5 +1,7 @@
 //! containerd on a node: it starts, its handlers run the probe, and it is started again below running containers.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use restow_integration::containerd::{Containerd, PROBE_IMAGE, Shim, handler};
 use restow_integration::on_both_suites;
@@ -45,6 +47,15 @@ fn containers_run_below_every_handler_and_outlive_containerd(suite: Suite) -> Re
         ensure!(out.trim() == "probe", "{name} answers {out:?}");
         containerd.ctr(&["tasks", "kill", "--signal", "TERM", name])?;
         let _ = containerd.ctr(&["tasks", "wait", name]);
+        // Of one that has ended already, wait knows nothing; the shim may not either, for a moment.
+        let stopped = || -> Result<bool> {
+            let list = containerd.ctr(&["tasks", "list"])?;
+            let mut lines = list.lines().filter(|line| line.starts_with(name));
+            Ok(lines.all(|line| line.ends_with("STOPPED")))
+        };
+        while !stopped()? {
+            std::thread::sleep(Duration::from_millis(20));
+        }
         containerd.ctr(&["containers", "rm", name])?;
     }
     Ok(())

@@ -104,15 +104,12 @@ impl Frozen {
         let signal = u32::try_from(Signal::SIGKILL as i32).unwrap_or(9);
         let ended = async {
             self.client.kill(&self.id, signal, true).await?;
-            // In a frozen cgroup of version 1 a signal waits; version 2 has killed it by now.
-            match self.client.resume(&self.id).await {
-                Ok(()) => {}
-                Err(_) if self.gone().await => return Ok(()),
-                Err(error) => return Err(error),
-            }
+            // In a frozen cgroup of version 1 a signal waits for this; version 2 kills at once, and then there may be nothing to resume.
+            let thawed = self.client.resume(&self.id).await;
             match tokio::time::timeout(KILLED, self.client.wait(&self.id)).await {
                 Ok(Err(error)) if !error.is_not_found() => Err(error),
-                _ => Ok(()),
+                Ok(_) => Ok(()),
+                Err(_) => thawed,
             }
         };
         ended.await.map_err(|error| {
@@ -122,14 +119,6 @@ impl Frozen {
         })?;
         self.guard.done();
         Ok(())
-    }
-
-    /// Whether its first process has ended.
-    async fn gone(&self) -> bool {
-        match self.client.task(&self.id).await {
-            Ok(process) => !matches!(process.status, RUNNING | PAUSED),
-            Err(error) => error.is_not_found(),
-        }
     }
 }
 
