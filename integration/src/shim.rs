@@ -11,6 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use restow_shim::arguments::PROXY;
 
 use crate::containerd::{Containerd, K8S, PROBE_IMAGE, RESTOW_DIR};
@@ -265,7 +267,15 @@ impl ShimNode {
     /// # Errors
     /// When it does not go.
     pub fn remove(&self, id: &str) -> Result<()> {
-        self.containerd.ctr(&["tasks", "delete", "--force", id])?;
+        if let Err(error) = self.containerd.ctr(&["tasks", "delete", "--force", id]) {
+            // crun forgets a container that it checkpoints and does not leave running. The stock shim then has nothing to delete, and
+            // containerd keeps the task until that shim is gone.
+            if !format!("{error:#}").contains("No such file") {
+                return Err(error);
+            }
+            kill(Pid::from_raw(self.shim(Which::Stock, id)?), Signal::SIGKILL)?;
+            self.until_state(id, None)?;
+        }
         self.containerd.ctr(&["containers", "delete", id])?;
         Ok(())
     }
