@@ -29,6 +29,7 @@ pub mod observed;
 pub mod plan;
 pub mod policy;
 pub mod privileges;
+mod shares;
 pub mod source;
 pub mod stage;
 pub mod target;

@@ -17,6 +17,7 @@ use super::{absent_as_none, fact_of, look_up, network, open_in, watched_object};
 use crate::ids::HostPath;
 use crate::plan::{self, Lookup, Plan};
 use crate::policy::Policy;
+use crate::shares::in_shares;
 use crate::source::Source;
 use crate::target::{FileFact, Target, TargetNetwork};
 
@@ -54,6 +55,7 @@ pub fn gather(source: &Source, target: &mut Target, policy: &Policy) -> Result<(
     plan::place_container(source, target);
     let to_come = ToCome::new(plan::cgroups_to_make(source, target, policy));
     let mut lookups = plan::lookups(source, target).into_iter();
+    let mut facts = Vec::with_capacity(lookups.len());
     loop {
         let batch: Vec<Lookup> = lookups.by_ref().take(BATCH).collect();
         if batch.is_empty() {
@@ -64,10 +66,12 @@ pub fn gather(source: &Source, target: &mut Target, policy: &Policy) -> Result<(
             let promised =
                 || to_come.promises(&path) || plan::is_carried(source, target, policy, lookup);
             if fact.is_some() || !promised() {
-                target.files.insert(path, fact);
+                facts.push((path, fact));
             }
         }
     }
+    // As a whole: one by one, in order, they would fill little more than half of the map's memory.
+    target.files.append(&mut facts.into_iter().collect());
     for lookup in plan::watch_lookups(source, target) {
         let path = lookup.path();
         let found = watched_object(&lookup).map_err(failed("watch", &path))?;
@@ -132,37 +136,14 @@ fn appears(dir: &HostPath, name: &str) -> bool {
 /// So many paths are looked at before what was found is taken in: memory for more would be needed at once.
 const BATCH: usize = 16_384;
 
-/// Fewer are not worth a thread.
-const WORTH_A_THREAD: usize = 512;
-
 /// The whole path and what is there, of each, in the same order. The kernel answers on several processors at once.
 fn look_up_all(lookups: &[Lookup]) -> Result<Vec<(HostPath, Option<FileFact>)>, Error> {
-    let processors = match lookups.len() {
-        ..=WORTH_A_THREAD => 1,
-        _ => std::thread::available_parallelism().map_or(1, usize::from),
-    };
-    let share = lookups.len().div_ceil(processors).max(WORTH_A_THREAD);
-    // The last share is this thread's own.
-    let shares: Vec<&[Lookup]> = lookups.chunks(share).collect();
-    let Some((own, others)) = shares.split_last() else {
-        return Ok(Vec::new());
-    };
-    std::thread::scope(|scope| {
-        let others: Vec<_> = others
-            .iter()
-            .map(|share| scope.spawn(|| look_up_each(share)))
-            .collect();
-        let own = look_up_each(own);
-        let mut found = Vec::with_capacity(lookups.len());
-        for other in others {
-            match other.join() {
-                Ok(share) => found.extend(share?),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        found.extend(own?);
-        Ok(found)
-    })
+    let shares = in_shares(lookups, look_up_each);
+    let mut found = Vec::with_capacity(lookups.len());
+    for share in shares {
+        found.extend(share?);
+    }
+    Ok(found)
 }
 
 fn look_up_each(lookups: &[Lookup]) -> Result<Vec<(HostPath, Option<FileFact>)>, Error> {
@@ -228,6 +209,7 @@ fn failed(action: &'static str, path: &HostPath) -> impl FnOnce(io::Error) -> Er
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shares::WORTH_A_THREAD;
 
     #[test]
     fn what_is_found_is_in_the_order_that_was_asked_and_the_first_failure_is_told() {

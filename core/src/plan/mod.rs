@@ -51,8 +51,9 @@ pub use sub_cgroups::SubCgroup;
 use crate::finding::{Finding, Holder, Object, Rule, Severity};
 use crate::ids::{ContainerPath, FileId, HostPath, MountId};
 use crate::policy::{self, Policy};
+use crate::shares::in_shares;
 use crate::source::manifest::CarriedVolume;
-use crate::source::{Source, WatchKind, WatchedObject};
+use crate::source::{OpenFile, Source, WatchKind, WatchedObject};
 use crate::target::{ObjectId, Target};
 use resolve::Resolver;
 
@@ -295,13 +296,18 @@ impl Plan {
 /// The paths on the node that [`plan`] wants to know about.
 pub fn lookups(source: &Source, target: &Target) -> BTreeSet<Lookup> {
     let resolver = Resolver::new(source, target);
-    let files = source
+    let files: Vec<&OpenFile> = source
         .files
         .values()
-        .filter(|file| !source.remapped.contains(&file.id));
-    let mut wanted: BTreeSet<Lookup> = files
-        .filter_map(|file| files::lookup(&resolver.resolve(file)).cloned())
+        .filter(|file| !source.remapped.contains(&file.id))
         .collect();
+    let of_files = in_shares(&files, |files| -> Vec<Lookup> {
+        files
+            .iter()
+            .filter_map(|file| files::lookup(&resolver.resolve(file)).cloned())
+            .collect()
+    });
+    let mut wanted: BTreeSet<Lookup> = of_files.into_iter().flatten().collect();
     wanted.extend(mounts::lookups(source, target, &resolver));
     wanted.extend(explicit::lookups(target));
     wanted.extend(sockets::lookups(source, &resolver));

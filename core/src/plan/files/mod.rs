@@ -3,6 +3,8 @@
 mod cgroup;
 mod content;
 
+use std::convert::identity;
+
 use self::cgroup::{CgroupFile, cgroup_file, foreign_cgroup_file, foreign_file};
 use self::content::{beyond, managed_file, mapped_file, volume_file};
 use super::resolve::{Lookup, Resolved, Resolver};
@@ -10,6 +12,7 @@ use super::{FileEdit, FilePlan};
 use crate::finding::{Finding, Object, Rule};
 use crate::ids::ContainerPath;
 use crate::policy::Policy;
+use crate::shares::with_places;
 use crate::source::{OpenFile, Source};
 use crate::target::{ObjectId, Target};
 
@@ -58,96 +61,119 @@ pub(super) fn plan(
     resolver: &Resolver<'_>,
     findings: &mut Vec<Finding>,
 ) -> Vec<FilePlan> {
-    // Growing would move all of them again and again, and hold two copies meanwhile.
-    let mut plans = Vec::with_capacity(source.files.len());
-    for file in source.files.values() {
-        // CRIU restores an unlinked file from the image at its old path; there is nothing to look up.
-        if source.remapped.contains(&file.id) {
-            continue;
+    // CRIU restores an unlinked file from the image at its old path; there is nothing to look up.
+    let files: Vec<&OpenFile> = source
+        .files
+        .values()
+        .filter(|file| !source.remapped.contains(&file.id))
+        .collect();
+    let mut plans: Vec<Option<FilePlan>> = Vec::new();
+    plans.resize_with(files.len(), || None);
+    let found = with_places(&files, &mut plans, |files, plans| {
+        let mut findings = Vec::new();
+        for (file, plan) in files.iter().zip(plans) {
+            *plan = plan_file(file, source, target, policy, resolver, &mut findings);
         }
-        let resolved = resolver.resolve(file);
-        let fact = lookup(&resolved).and_then(|lookup| target.fact(&lookup.path()));
-        let object = || Object::File {
-            path: source
-                .unreachable(file)
-                .map_or(&file.path, |known| &known.path)
-                .clone(),
-            holders: source.holders_of(file.id).to_vec(),
-        };
-        let hierarchy = resolver.hierarchy_of(file);
-        let mounted = hierarchy.is_none_or(|hierarchy| {
-            let mut mounts = target.cgroup_mounts.iter();
-            mounts.any(|mount| mount.hierarchy == hierarchy)
-        });
-        let planned = match resolved {
-            Resolved::Cgroup {
+        findings
+    });
+    findings.extend(found.into_iter().flatten());
+    #[allow(
+        clippy::filter_map_identity,
+        reason = "they stay in the memory that they are in, which `flatten` does not see to"
+    )]
+    plans.into_iter().filter_map(identity).collect()
+}
+
+/// What changes about one open file, if something does.
+fn plan_file(
+    file: &OpenFile,
+    source: &Source,
+    target: &Target,
+    policy: &Policy,
+    resolver: &Resolver<'_>,
+    findings: &mut Vec<Finding>,
+) -> Option<FilePlan> {
+    let resolved = resolver.resolve(file);
+    let fact = lookup(&resolved).and_then(|lookup| target.fact(&lookup.path()));
+    let object = || Object::File {
+        path: source
+            .unreachable(file)
+            .map_or(&file.path, |known| &known.path)
+            .clone(),
+        holders: source.holders_of(file.id).to_vec(),
+    };
+    let hierarchy = resolver.hierarchy_of(file);
+    let mounted = hierarchy.is_none_or(|hierarchy| {
+        let mut mounts = target.cgroup_mounts.iter();
+        mounts.any(|mount| mount.hierarchy == hierarchy)
+    });
+    let planned = match resolved {
+        Resolved::Cgroup {
+            old,
+            new,
+            rule,
+            path,
+            lookup,
+        } => {
+            let found = CgroupFile {
                 old,
                 new,
                 rule,
                 path,
                 lookup,
-            } => {
-                let found = CgroupFile {
-                    old,
-                    new,
-                    rule,
-                    path,
-                    lookup,
-                    fact,
-                    mounted,
-                };
-                cgroup_file(file, found, policy, object, findings)
-            }
-            Resolved::Managed { path, lookup } => {
-                let planned = managed_file(file, &lookup, fact, object, findings);
-                planned.map(|plan| FilePlan { new: path, ..plan })
-            }
-            Resolved::Volume { lookup } => {
-                let users = source.in_use.get(&file.id);
-                volume_file(file, users, &lookup, fact, object, findings)
-            }
-            Resolved::ForeignCgroup {
+                fact,
+                mounted,
+            };
+            cgroup_file(file, found, policy, object, findings)
+        }
+        Resolved::Managed { path, lookup } => {
+            let planned = managed_file(file, &lookup, fact, object, findings);
+            planned.map(|plan| FilePlan { new: path, ..plan })
+        }
+        Resolved::Volume { lookup } => {
+            let users = source.in_use.get(&file.id);
+            volume_file(file, users, &lookup, fact, object, findings)
+        }
+        Resolved::ForeignCgroup {
+            old,
+            new,
+            rule,
+            lookup,
+        } => {
+            let found = CgroupFile {
                 old,
                 new,
                 rule,
+                path: None,
                 lookup,
-            } => {
-                let found = CgroupFile {
-                    old,
-                    new,
-                    rule,
-                    path: None,
-                    lookup,
-                    fact,
-                    mounted,
+                fact,
+                mounted,
+            };
+            foreign_cgroup_file(file, found, target, policy, object, findings)
+        }
+        Resolved::Foreign { path } => foreign_file(file, &path, policy, object, findings),
+        Resolved::Mapped(mapped) => mapped_file(file, mapped, fact, object, findings),
+        Resolved::MappedOnNode { lookup } => match fact.flatten() {
+            Some(found) => {
+                let edit = FileEdit {
+                    pos: beyond(file, &found),
+                    ..UNCHECKED
                 };
-                foreign_cgroup_file(file, found, target, policy, object, findings)
+                Some(handed(file, &lookup, Rule::Map, edit, Some(found.id)))
             }
-            Resolved::Foreign { path } => foreign_file(file, &path, policy, object, findings),
-            Resolved::Mapped(mapped) => mapped_file(file, mapped, fact, object, findings),
-            Resolved::MappedOnNode { lookup } => match fact.flatten() {
-                Some(found) => {
-                    let edit = FileEdit {
-                        pos: beyond(file, &found),
-                        ..UNCHECKED
-                    };
-                    Some(handed(file, &lookup, Rule::Map, edit, Some(found.id)))
-                }
-                None => {
-                    let text = format!("a map gives it {}, which does not exist", lookup.path());
-                    findings.push(Finding::blocker(Rule::Map, object(), text));
-                    None
-                }
-            },
-            // Its mount is a finding of its own, which names this file.
-            Resolved::MountGone | Resolved::Same => None,
-        };
-        plans.extend(planned.map(|plan| FilePlan {
-            holders: source.holders_of(file.id).to_vec(),
-            ..plan
-        }));
-    }
-    plans
+            None => {
+                let text = format!("a map gives it {}, which does not exist", lookup.path());
+                findings.push(Finding::blocker(Rule::Map, object(), text));
+                None
+            }
+        },
+        // Its mount is a finding of its own, which names this file.
+        Resolved::MountGone | Resolved::Same => None,
+    };
+    planned.map(|plan| FilePlan {
+        holders: source.holders_of(file.id).to_vec(),
+        ..plan
+    })
 }
 
 /// A file that keeps its path and is whatever the new pod has there.
