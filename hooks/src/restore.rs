@@ -12,6 +12,7 @@ use restow::finding;
 use restow::host::attach::attach;
 use restow::host::carry::{Unpacked, unpack_volumes};
 use restow::host::journal::{Journal, PLAN, VERIFIED};
+use restow::host::oom_score;
 use restow::host::protect::protect;
 use restow::host::target::{Given, Node};
 use restow::host::{self, Exposure, Handed, PidFd, RestoredTree, cgroup};
@@ -218,6 +219,8 @@ impl Restore {
         protect(init, &self.plan).map_err(|error| {
             format!("What the new container must not see or write cannot be protected: {error}")
         })?;
+        oom_score::set_zeros(&self.plan.oom_scores, tree.tasks())
+            .map_err(|error| format!("An OOM score adjustment cannot be set: {error}"))?;
         let tasks = tree.tasks().values().copied().collect();
         let tree = Observed::new(&tree);
         let verdict = verify(&self.plan, &tree);

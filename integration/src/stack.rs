@@ -17,6 +17,17 @@ pub enum Mode {
     Restow,
 }
 
+impl Mode {
+    /// The word for it in the environment (`RESTOW_MODES`).
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Stock => "stock",
+            Self::Restow => "restow",
+        }
+    }
+}
+
 impl fmt::Display for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

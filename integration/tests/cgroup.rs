@@ -233,22 +233,23 @@ fn cgroup_14_old_limits_are_not_written(suite: Suite) -> Result<()> {
 }
 
 fn cgroup_14_old_limits_are_not_written_in_version_1(suite: Suite) -> Result<()> {
-    let limited = |pids: u32, memory: u64| {
+    let limited = |quota: u64, memory: u64| {
+        let cpu = json!({"quota": quota, "period": 100_000});
         ContainerOptions::new(1)
-            .open("all:r:0:/sys/fs/cgroup/pids/pids.max")
-            .resources(json!({"pids": {"limit": pids}, "memory": {"limit": memory}}))
+            .open("all:r:0:/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
+            .resources(json!({"cpu": cpu, "memory": {"limit": memory}}))
     };
     compare(
         "Cgroup 14 (version 1)",
         Stack::hybrid(suite),
         Stock::Wrong(OLD_CGROUP).crun(Stock::Wrong(OLD_CGROUP)),
         |engine| {
-            let mut journey = Journey::new(limited(50, 64 << 20));
-            journey.container_there = Some(limited(80, 96 << 20));
+            let mut journey = Journey::new(limited(50_000, 64 << 20));
+            journey.container_there = Some(limited(80_000, 96 << 20));
             journey.run(engine, |there| {
             let old = there.origin.container_cgroup_inside.trim_start_matches('/').to_owned();
             for (controller, file, expected) in
-                [("pids", "pids.max", "80"), ("memory", "memory.limit_in_bytes", "100663296")]
+                [("cpu", "cpu.cfs_quota_us", "80000"), ("memory", "memory.limit_in_bytes", "100663296")]
             {
                 let dir = there.container.cgroup_v1_dir(controller)?;
                 let read = |name: &str| fs::read_to_string(dir.join(name)).with_context(|| format!("Read {name}"));
@@ -259,9 +260,9 @@ fn cgroup_14_old_limits_are_not_written_in_version_1(suite: Suite) -> Result<()>
                 let root = there.engine.node().cgroup_v1_root(controller).context("The hierarchy is gone")?;
                 ensure!(!root.join(&old).exists(), "the {controller} cgroup of pod A has come back");
             }
-            let inode = inode(&there.container.cgroup_v1_dir("pids")?.join("pids.max"))?;
-            there.check_file("/sys/fs/cgroup/pids/pids.max", inode)?;
-            Ok("the limits are pod B's: 80 tasks, 96 MiB; the open descriptor is on its pids.max".to_owned())
+            let inode = inode(&there.container.cgroup_v1_dir("cpu")?.join("cpu.cfs_quota_us"))?;
+            there.check_file("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", inode)?;
+            Ok("the limits are pod B's: 80 ms, 96 MiB; the open descriptor is on its cpu.cfs_quota_us".to_owned())
         })
         },
     )

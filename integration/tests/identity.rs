@@ -145,8 +145,8 @@ fn traveller() -> ContainerOptions {
         .open("each:r:3:/etc/hosts")
 }
 
-/// The container is wholly in `pod` and has counted at least to `counter`; returns where it is now.
-fn check_belongs(container: &Container, pod: &Pod, counter: u64) -> Result<u64> {
+/// The container is wholly in `pod` and each process has counted at least as far as it had; returns where each is now.
+fn check_belongs(container: &Container, pod: &Pod, counted: &[u64]) -> Result<Vec<u64>> {
     let reports = container.reports()?;
     let events = container.cgroup_inode("cgroup.events")?;
     for report in &reports {
@@ -167,8 +167,8 @@ fn check_belongs(container: &Container, pod: &Pod, counter: u64) -> Result<u64> 
             "process {number} reads /etc/hosts as {hosts:?}"
         );
         ensure!(
-            report.counter >= counter && report.memory_intact,
-            "process {number} is at {}",
+            report.counter >= counted.get(number).copied().unwrap_or(0) && report.memory_intact,
+            "process {number} is at {}, was at {counted:?}",
             report.counter
         );
     }
@@ -176,7 +176,7 @@ fn check_belongs(container: &Container, pod: &Pod, counter: u64) -> Result<u64> 
         container.cgroup_population()? == reports.len(),
         "not all tasks are in the container's cgroup"
     );
-    Ok(reports[0].counter)
+    Ok(reports.iter().map(|report| report.counter).collect())
 }
 
 /// What bare runtimes say of it: host paths of cgroups are the old pod's, and its `/etc/hosts` has another length.
@@ -191,7 +191,7 @@ fn identity_4_five_generations(suite: Suite) -> Result<()> {
         let mut pod = Pod::start(engine, &PodOptions::new("generation-0"))?;
         let mut container = pod.container(&traveller())?;
         container.start()?;
-        let mut counter = check_belongs(&container, &pod, 0)?;
+        let mut counted = check_belongs(&container, &pod, &[])?;
         for generation in 1..=5 {
             let name = format!("generation-{generation}{}", "x".repeat(generation));
             let checkpoint = Checkpoint::new(engine, &name)?;
@@ -204,11 +204,12 @@ fn identity_4_five_generations(suite: Suite) -> Result<()> {
             container
                 .restore(&checkpoint)
                 .with_context(|| format!("Restore as {name}"))?;
-            counter = check_belongs(&container, &pod, counter).with_context(|| name)?;
+            counted = check_belongs(&container, &pod, &counted).with_context(|| name)?;
         }
         pod.remove(vec![container])?;
         Ok(format!(
-            "five pods one after the other, counted to {counter}"
+            "five pods one after the other, counted to {}",
+            counted[0]
         ))
     };
     compare(
@@ -224,7 +225,7 @@ fn identity_5_one_checkpoint_into_three_pods(suite: Suite) -> Result<()> {
         let pod = Pod::start(engine, &PodOptions::new("original"))?;
         let mut container = pod.container(&traveller())?;
         container.start()?;
-        let counter = check_belongs(&container, &pod, 0)?;
+        let counted = check_belongs(&container, &pod, &[])?;
         let checkpoint = Checkpoint::new(engine, "shared")?;
         container.checkpoint(&checkpoint)?;
         pod.remove(vec![container])?;
@@ -238,7 +239,7 @@ fn identity_5_one_checkpoint_into_three_pods(suite: Suite) -> Result<()> {
             copies.push((pod, container));
         }
         for (pod, container) in copies {
-            check_belongs(&container, &pod, counter).with_context(|| pod.name().to_owned())?;
+            check_belongs(&container, &pod, &counted).with_context(|| pod.name().to_owned())?;
             pod.remove(vec![container])?;
         }
         Ok("three pods run side by side from one checkpoint".to_owned())

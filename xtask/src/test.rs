@@ -44,9 +44,10 @@ pub(crate) struct TestArgs {
     #[arg(long)]
     runtime: Option<Runtime>,
     /// Run all scenarios on all stacks and write what became of them to docs/matrix.md
-    #[arg(long, conflicts_with_all = ["suite", "stock", "runtime", "filter"])]
+    #[arg(long, conflicts_with_all = ["suite", "stock", "runtime", "filter", "pods"])]
     matrix: bool,
-    /// Run the scenarios on pods that containerd makes instead of the suite itself
+    /// Run the scenarios on pods that containerd makes instead of the suite itself, and nothing else. A run without options, or with
+    /// --integration alone, has them at its end, with Restow only
     #[arg(long, conflicts_with = "unit")]
     pods: bool,
     /// Run only tests with this in their names
@@ -167,9 +168,14 @@ fn integration(args: &TestArgs) -> Result<Outcome> {
     let runtimes = args
         .runtime
         .map_or(vec![Runtime::Runc, Runtime::Crun], |one| vec![one]);
-    let managers: &[bool] = match (args.matrix, args.pods) {
-        (true, _) => &[false, true],
-        (false, pods) => &[pods],
+    let whole = args.suite.is_none() && args.runtime.is_none() && !args.stock;
+    let managers: &[bool] = match args.pods {
+        true => &[true],
+        false if args.matrix || (whole && args.filter.is_none()) => &[false, true],
+        false => {
+            println!("left out: scenarios on pods of containerd (--pods)");
+            &[false]
+        }
     };
     let rounds = managers
         .iter()
@@ -209,6 +215,9 @@ fn integration(args: &TestArgs) -> Result<Outcome> {
         }
         if args.stock {
             command.env("RESTOW_MODES", "stock");
+        } else if pods && !args.pods && !args.matrix {
+            // That a scenario can fail is shown without containerd.
+            command.env("RESTOW_MODES", "restow");
         }
         if args.matrix {
             command.env("RESTOW_RECORD", &record);

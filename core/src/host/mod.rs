@@ -14,6 +14,7 @@ pub mod live;
 pub mod network;
 pub mod network_lock;
 mod node_cgroups;
+pub mod oom_score;
 pub(crate) mod own_dir;
 pub mod parse;
 mod pid_namespace;

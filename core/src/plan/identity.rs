@@ -8,7 +8,8 @@ use crate::ids::NsPid;
 use crate::source::Source;
 use crate::target::Target;
 
-/// A process's OOM score adjustment, which changes.
+/// A process's OOM score adjustment that CRIU alone would not get right: it changes, or it is 0. CRIU leaves out zeros
+/// (`criu/cr-restore.c`, `prepare_proc_misc`), so that the process would keep what the runtime has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OomScore {
     /// Which process.
@@ -31,31 +32,47 @@ pub(super) fn oom_scores(
     let (Some(old), Some(new)) = (init, target.oom_score) else {
         return Vec::new();
     };
-    if old == new {
-        return Vec::new();
-    }
     let (same, own): (Vec<_>, Vec<_>) = source
         .oom_scores
         .iter()
         .partition(|(_, score)| **score == old);
+    if old != new {
+        tell(old, new, &same, &own, findings);
+    }
+    let same = same.iter().map(|(pid, _)| OomScore {
+        pid: **pid,
+        old,
+        new,
+    });
+    let own = own.iter().map(|(pid, score)| OomScore {
+        pid: **pid,
+        old: **score,
+        new: **score,
+    });
+    same.chain(own)
+        .filter(|score| score.old != score.new || score.new == 0)
+        .collect()
+}
+
+/// Says which scores change and which do not.
+fn tell(
+    old: i32,
+    new: i32,
+    same: &[(&NsPid, &i32)],
+    own: &[(&NsPid, &i32)],
+    findings: &mut Vec<Finding>,
+) {
     let object = Object::Process { pid: *same[0].0 };
     let text = format!(
         "the OOM score adjustment {old} becomes {new}, as the new pod has it, for {} of {} processes",
         same.len(),
-        source.oom_scores.len()
+        same.len() + own.len()
     );
     findings.push(Finding::note(Rule::OomScore, object, text));
     findings.extend(own.iter().map(|(pid, score)| {
         let text = format!("its OOM score adjustment {score} is its own and stays");
         Finding::note(Rule::OomScore, Object::Process { pid: **pid }, text)
     }));
-    same.iter()
-        .map(|(pid, _)| OomScore {
-            pid: **pid,
-            old,
-            new,
-        })
-        .collect()
 }
 
 /// In a process namespace that exists already, the ids of processes and threads must be free: CRIU gives each its old one.

@@ -261,7 +261,7 @@ pub struct Plan {
     pub dropped_mounts: Vec<MountId>,
     /// Host name; `None` when CRIU restores the old one.
     pub hostname: Option<HostnamePlan>,
-    /// OOM scores that change.
+    /// OOM scores that change, and those that are 0.
     pub oom_scores: Vec<OomScore>,
     /// How tasks get into their cgroups.
     pub cgroup: CgroupPlan,

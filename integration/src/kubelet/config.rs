@@ -62,7 +62,7 @@ pub(crate) fn container_config(
         labels,
         log_path: format!("{}/0.log", options.name),
         linux: Some(LinuxContainerConfig {
-            resources: Some(resources(options)),
+            resources: Some(resources(options)?),
             security_context: Some(security(options)),
         }),
         ..ContainerConfig::default()
@@ -70,16 +70,26 @@ pub(crate) fn container_config(
 }
 
 /// `linux.resources` of an OCI spec, as CRI has them.
-fn resources(options: &ContainerOptions) -> LinuxContainerResources {
+fn resources(options: &ContainerOptions) -> Result<LinuxContainerResources> {
+    if options.resources.get("pids").is_some() {
+        // The kubelet writes it to the pod's cgroup.
+        return Err(NotInPods("a container with a limit of processes of its own").into());
+    }
     let number = |path: &str| options.resources.pointer(path).and_then(Value::as_i64);
-    LinuxContainerResources {
+    let unified = options.resources["unified"].as_object();
+    let unified = unified.into_iter().flatten().map(|(file, value)| {
+        let value = value.as_str().unwrap_or_default();
+        (file.clone(), value.to_owned())
+    });
+    Ok(LinuxContainerResources {
+        unified: unified.collect(),
         cpu_period: number("/cpu/period").unwrap_or(0),
         cpu_quota: number("/cpu/quota").unwrap_or(0),
         cpu_shares: number("/cpu/shares").unwrap_or(0),
         memory_limit_in_bytes: number("/memory/limit").unwrap_or(0),
         oom_score_adj: options.oom_score.map_or(0, i64::from),
         ..LinuxContainerResources::default()
-    }
+    })
 }
 
 fn security(options: &ContainerOptions) -> LinuxContainerSecurityContext {

@@ -32,6 +32,29 @@ fn the_pods_oom_score_replaces_the_old_pods_and_no_other() {
 }
 
 #[test]
+fn a_score_of_zero_is_told_even_where_it_stays() {
+    let mut source = source(true);
+    source.oom_scores = [(1, 300), (7, 0)]
+        .map(|(pid, score)| (NsPid(pid), score))
+        .into();
+    let mut target = target();
+    let scores = |source: &Source, target: &Target| {
+        let looked_up = looked_up(source, target.clone(), 0, &[]);
+        let scores = plan(source, &looked_up, &Policy::default()).oom_scores;
+        scores
+            .iter()
+            .map(|score| (score.pid.0, score.old, score.new))
+            .collect::<Vec<_>>()
+    };
+    target.oom_score = Some(300);
+    assert_eq!(scores(&source, &target), [(7, 0, 0)]);
+    target.oom_score = Some(0);
+    assert_eq!(scores(&source, &target), [(1, 300, 0), (7, 0, 0)]);
+    source.oom_scores.insert(NsPid(1), 0);
+    assert_eq!(scores(&source, &target), [(1, 0, 0), (7, 0, 0)]);
+}
+
+#[test]
 fn an_id_that_is_taken_is_named_with_who_has_it() {
     let mut source = source(true);
     source.ids = [1, 7].map(NsPid).into();
