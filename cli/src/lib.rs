@@ -22,6 +22,7 @@ pub mod pod;
 pub mod verdict;
 
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -91,6 +92,10 @@ enum Command {
     Man {
         /// The command, for example `image diff`; without one, restow itself
         command: Vec<String>,
+
+        /// Write the pages of all commands into a directory instead, as packages want them
+        #[arg(long, value_name = "DIR", conflicts_with = "command")]
+        into: Option<PathBuf>,
     },
 }
 
@@ -178,7 +183,16 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
             io::Write::write_all(&mut io::stdout(), &text)?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Man { command } => man(&command),
+        Command::Man {
+            command,
+            into: None,
+        } => man(&command),
+        Command::Man {
+            into: Some(dir), ..
+        } => {
+            clap_mangen::generate_to(Cli::command(), dir)?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 

@@ -9,8 +9,10 @@ use std::process::Output;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::engine::{self, checked};
+use crate::engine::{self, Engine, checked};
+use crate::journey::{Arrival, Journey, Verdict};
 use crate::node::Node;
+use crate::pod::{ContainerOptions, Pod, PodOptions};
 use crate::tools;
 
 /// Where Restow's programs are before they are installed, as a path of the node.
@@ -49,6 +51,46 @@ pub fn bring(node: &Node) -> Result<()> {
     Ok(())
 }
 
+/// Moves a container that asks for Restow, and tells how it arrived.
+///
+/// # Errors
+/// When it does not arrive right.
+pub fn moves(engine: &Engine) -> Result<String> {
+    let mut options = ContainerOptions::new(1)
+        .open("all:r:0:/sys/fs/cgroup/cgroup.events")
+        .open("all:r:0:/etc/hosts");
+    options
+        .annotations
+        .push(("restow.dev/enabled".to_owned(), "true".to_owned()));
+    let verdict = Journey::new(options).run(engine, |arrival: &mut Arrival| {
+        arrival.check_placement()?;
+        arrival.check_progress()?;
+        let inode = arrival.cgroup_inode("cgroup.events")?;
+        arrival.check_file("/sys/fs/cgroup/cgroup.events", inode)?;
+        Ok("it is in pod B with pod B's files".to_owned())
+    })?;
+    match verdict {
+        Verdict::Right(text) => Ok(text),
+        Verdict::Wrong(text) => {
+            bail!("The container does not move: {text}")
+        }
+    }
+}
+
+/// A container that does not ask for Restow runs, and ends when it is told to.
+///
+/// # Errors
+/// When it does not.
+pub fn others_go_on(engine: &Engine) -> Result<()> {
+    let pod = Pod::start(engine, &PodOptions::new("not-asked"))?;
+    let mut container = pod.container(&ContainerOptions::new(1))?;
+    container
+        .start()
+        .context("A container that does not ask for Restow does not start")?;
+    container.reports()?;
+    pod.remove(vec![container])
+}
+
 /// Runs the command `restow` that was brought, not the installed one.
 ///
 /// # Errors
@@ -73,7 +115,14 @@ pub fn restow_done(node: &Node, args: &[&str]) -> Result<String> {
 /// # Errors
 /// When it prints no JSON.
 pub fn doctor(node: &Node) -> Result<(Option<i32>, Vec<String>)> {
-    let output = restow(node, &["doctor", "--json"])?;
+    answers(&restow(node, &["doctor", "--json"])?)
+}
+
+/// The same for a call that was made already.
+///
+/// # Errors
+/// When it printed no JSON.
+pub fn answers(output: &Output) -> Result<(Option<i32>, Vec<String>)> {
     let report: Value = serde_json::from_slice(&output.stdout).with_context(|| {
         format!(
             "restow doctor prints no JSON; its errors: {}",
@@ -119,7 +168,14 @@ pub fn only_complaint(node: &Node) -> Result<String> {
 /// # Errors
 /// When its exit code does not fit them.
 pub fn complaints(node: &Node) -> Result<Vec<String>> {
-    let (code, mut lines) = doctor(node)?;
+    complaints_of(doctor(node)?)
+}
+
+/// The same for answers that were given already.
+///
+/// # Errors
+/// As [`complaints`].
+pub fn complaints_of((code, mut lines): (Option<i32>, Vec<String>)) -> Result<Vec<String>> {
     let expected = if lines.iter().any(|line| line.starts_with("fail")) {
         5
     } else {
@@ -133,12 +189,15 @@ pub fn complaints(node: &Node) -> Result<Vec<String>> {
     Ok(lines)
 }
 
+/// What is on a node, by path.
+pub type Snapshot = BTreeMap<PathBuf, String>;
+
 /// Everything on a node that an installation could leave behind or take away: each path with its kind, owner, permissions, size
 /// and time, and the content where configuration is.
 ///
 /// # Errors
 /// When something cannot be looked at.
-pub fn snapshot(node: &Node) -> Result<BTreeMap<PathBuf, String>> {
+pub fn snapshot(node: &Node) -> Result<Snapshot> {
     let mut found = BTreeMap::new();
     walk(node, Path::new("/"), &mut found)?;
     Ok(found)
@@ -175,12 +234,21 @@ fn walk(node: &Node, dir: &Path, found: &mut BTreeMap<PathBuf, String>) -> Resul
     Ok(())
 }
 
+/// What was there before the installation, with all that has come since it was done.
+#[must_use]
+pub fn with_the_rest(before: &Snapshot, now: &Snapshot, installed: &Snapshot) -> Snapshot {
+    let mut expected = before.clone();
+    for (path, text) in now {
+        if installed.get(path) != Some(text) {
+            expected.insert(path.clone(), text.clone());
+        }
+    }
+    expected
+}
+
 /// What differs between two snapshots.
 #[must_use]
-pub fn differences(
-    before: &BTreeMap<PathBuf, String>,
-    after: &BTreeMap<PathBuf, String>,
-) -> Vec<String> {
+pub fn differences(before: &Snapshot, after: &Snapshot) -> Vec<String> {
     let gone = before
         .iter()
         .filter_map(|(path, was)| match after.get(path) {

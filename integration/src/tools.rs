@@ -88,6 +88,26 @@ pub fn restow() -> Result<PathBuf> {
     })
 }
 
+/// Restow's Debian package, of programs that are built as the suite's own for nodes are.
+pub fn package() -> Result<PathBuf> {
+    static PACKAGE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    once(&PACKAGE, "RESTOW_PACKAGE", || {
+        let mut command =
+            Command::new(std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+        command.current_dir(env!("CARGO_MANIFEST_DIR"));
+        let output = command
+            .args(["xtask", "deb", "--profile", "dev"])
+            .output()
+            .context("Start cargo xtask deb")?;
+        if !output.status.success() {
+            let errors = String::from_utf8_lossy(&output.stderr);
+            bail!("cargo xtask deb failed:\n{}", errors.trim());
+        }
+        let text = String::from_utf8(output.stdout).context("Read where the package is")?;
+        Ok(PathBuf::from(text.trim_end()))
+    })
+}
+
 /// The test programs of this crate with these names, with their names.
 pub fn tests(names: &[&str]) -> Result<Vec<(String, PathBuf)>> {
     let mut command =

@@ -3,14 +3,13 @@
 
 use std::fs;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use restow_integration::container::Checkpoint;
 use restow_integration::engine::{Engine, Mode, Stack};
 use restow_integration::installation::{
-    self, BUILT, INSTALLED, bring, complaints, differences, only_complaint, restow, restow_done,
-    snapshot,
+    self, BUILT, INSTALLED, bring, complaints, differences, moves, only_complaint, others_go_on,
+    restow, restow_done, snapshot,
 };
-use restow_integration::journey::{Arrival, Journey};
 use restow_integration::on_both_suites;
 use restow_integration::pod::{ContainerOptions, Pod, PodOptions};
 use restow_integration::stack::Runtime;
@@ -40,40 +39,6 @@ fn installed(suite: Suite) -> Result<Engine> {
     let engine = clean(suite)?;
     restow_done(engine.node(), &["install", "--criu-in-path"])?;
     Ok(engine)
-}
-
-/// Moves a container that asks for Restow.
-fn moves(engine: &Engine) -> Result<String> {
-    let mut options = ContainerOptions::new(1)
-        .open("all:r:0:/sys/fs/cgroup/cgroup.events")
-        .open("all:r:0:/etc/hosts");
-    options
-        .annotations
-        .push(("restow.dev/enabled".to_owned(), "true".to_owned()));
-    let verdict = Journey::new(options).run(engine, |arrival: &mut Arrival| {
-        arrival.check_placement()?;
-        arrival.check_progress()?;
-        let inode = arrival.cgroup_inode("cgroup.events")?;
-        arrival.check_file("/sys/fs/cgroup/cgroup.events", inode)?;
-        Ok("it is in pod B with pod B's files".to_owned())
-    })?;
-    match verdict {
-        restow_integration::journey::Verdict::Right(text) => Ok(text),
-        restow_integration::journey::Verdict::Wrong(text) => {
-            bail!("The container does not move: {text}")
-        }
-    }
-}
-
-/// A container that does not ask for Restow runs, and ends when it is told to.
-fn others_go_on(engine: &Engine) -> Result<()> {
-    let pod = Pod::start(engine, &PodOptions::new("not-asked"))?;
-    let mut container = pod.container(&ContainerOptions::new(1))?;
-    container
-        .start()
-        .context("A container that does not ask for Restow does not start")?;
-    container.reports()?;
-    pod.remove(vec![container])
 }
 
 fn a_container_moves_and_the_node_is_as_it_was_again(suite: Suite) -> Result<()> {
@@ -115,7 +80,7 @@ fn a_container_moves_and_the_node_is_as_it_was_again(suite: Suite) -> Result<()>
     let moved = moves(&engine)?;
     println!("installed | {suite} | {moved}");
     // What moves leave (logs of failures, state of runtimes) is not the installation's.
-    let before = with_the_rest(&before, &snapshot(node)?, &again);
+    let before = installation::with_the_rest(&before, &snapshot(node)?, &again);
     restow_done(node, &["uninstall"])?;
     let left = differences(&before, &snapshot(node)?);
     ensure!(left.is_empty(), "The node is not as it was: {left:#?}");
@@ -124,19 +89,6 @@ fn a_container_moves_and_the_node_is_as_it_was_again(suite: Suite) -> Result<()>
         before.len()
     );
     Ok(())
-}
-
-type Snapshot = std::collections::BTreeMap<std::path::PathBuf, String>;
-
-/// What was there before the installation, with all that has come since it was done.
-fn with_the_rest(before: &Snapshot, now: &Snapshot, installed: &Snapshot) -> Snapshot {
-    let mut expected = before.clone();
-    for (path, text) in now {
-        if installed.get(path) != Some(text) {
-            expected.insert(path.clone(), text.clone());
-        }
-    }
-    expected
 }
 
 /// The CRI plugin's settings as containerd itself has read them, as lines.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 
 /// A cargo command in the workspace's root.
 pub(crate) fn cargo() -> Command {
@@ -59,33 +60,56 @@ pub(crate) fn build_release(package: &str, bin: &str) -> Result<PathBuf> {
     Ok(target.join("release").join(bin))
 }
 
+/// What programs for other machines are built with.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Profile {
+    /// Optimised as a whole
+    Dist,
+    /// As the suite builds its own programs for nodes: quickly, for tests
+    Dev,
+}
+
+/// The packages with the programs that a node gets: `criu`, `restow-runtime`, `containerd-shim-restow-v2` and `restow`.
+pub(crate) const INSTALLED: &[&str] = &["restow-hooks", "restow-shim", "restow-cli"];
+
 /// Builds a program as it is installed and returns where it is.
-///
-/// It is started twice for each checkpoint and restore on a node, also of containers that do not ask for it, and before every other
-/// criu. Finding and relocating libraries would be the larger part of its time.
 pub(crate) fn build_dist(package: &str, bin: &str) -> Result<PathBuf> {
+    Ok(build_static(Profile::Dist, &[package])?.join(bin))
+}
+
+/// Builds the programs of `packages`, linked statically, and returns the directory that they are in.
+///
+/// Our criu is started twice for each checkpoint and restore on a node, also of containers that do not ask for it, and before every other
+/// criu. Finding and relocating libraries would be the larger part of its time.
+pub(crate) fn build_static(profile: Profile, packages: &[&str]) -> Result<PathBuf> {
     let host = host()?;
+    let (name, dir, more) = match profile {
+        Profile::Dist => ("dist", "dist", "relocation-model=static"),
+        // As in `integration/src/tools.rs`, whose dependencies are then there already.
+        Profile::Dev => ("dev", "debug", "strip=symbols"),
+    };
     let mut command = cargo();
     command
         .env(
             "RUSTFLAGS",
-            "-C target-feature=+crt-static -C relocation-model=static",
+            format!("-C target-feature=+crt-static -C {more}"),
         )
         .env_remove("CARGO_ENCODED_RUSTFLAGS");
     // With a target named, the flags do not reach build scripts and macros.
-    command.args(["build", "--quiet", "--profile", "dist", "--target", &host]);
-    check(command.args(["--package", package, "--bin", bin]), "build")?;
+    command.args(["build", "--quiet", "--profile", name, "--target", &host]);
+    command.args(packages.iter().flat_map(|package| ["--package", package]));
+    check(command.arg("--bins"), "build")?;
     // Beside the directory that xtask itself was built into.
     let own = std::env::current_exe().context("Find the running program")?;
     let target = own
         .parent()
         .and_then(Path::parent)
         .context("xtask is in no target directory")?;
-    Ok(target.join(host).join("dist").join(bin))
+    Ok(target.join(host).join(dir))
 }
 
 /// The target that this machine is, as rustc names it.
-fn host() -> Result<String> {
+pub(crate) fn host() -> Result<String> {
     let output = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
         .arg("-vV")
         .output()

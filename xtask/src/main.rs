@@ -2,7 +2,9 @@
 
 mod bench;
 mod cargo;
+mod deb;
 mod test;
+mod tools;
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -10,6 +12,8 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+
+use cargo::Profile;
 
 /// Restow's development commands
 #[derive(Parser)]
@@ -39,8 +43,18 @@ enum Task {
     /// Measure Restow beside what it is compared with
     #[command(subcommand)]
     Bench(bench::Bench),
-    /// Build the criu interposer as it is installed, optimised and linked statically, and print where it is
-    Dist,
+    /// Build the programs that a node gets, linked statically, and print the directory that they are in
+    Dist {
+        /// What they are built with
+        #[arg(long, value_enum, default_value = "dist")]
+        profile: Profile,
+    },
+    /// Make the Debian package, and print where it is
+    Deb {
+        /// What its programs are built with
+        #[arg(long, value_enum, default_value = "dist")]
+        profile: Profile,
+    },
     /// Make the image sets in testdata/objects anew, on nodes of both Debian suites
     #[command(disable_help_flag = true)]
     Testdata {
@@ -77,8 +91,13 @@ fn run(task: Task) -> Result<()> {
         Task::Test(args) => test::run(&args),
         Task::Vm { args } => become_program("restow-vm", &args),
         Task::Bench(bench) => bench::run(bench),
-        Task::Dist => {
-            println!("{}", cargo::build_dist("restow-hooks", "criu")?.display());
+        Task::Dist { profile } => {
+            let dir = cargo::build_static(profile, cargo::INSTALLED)?;
+            println!("{}", dir.display());
+            Ok(())
+        }
+        Task::Deb { profile } => {
+            println!("{}", deb::run(profile)?.display());
             Ok(())
         }
         Task::Testdata { args } => become_program("restow-testdata", &args),
