@@ -90,6 +90,12 @@ impl Engine {
         &self.node
     }
 
+    /// The node, to be kept.
+    #[must_use]
+    pub fn shared_node(&self) -> Rc<Node> {
+        Rc::clone(&self.node)
+    }
+
     /// The runtime.
     #[must_use]
     pub fn runtime(&self) -> Runtime {

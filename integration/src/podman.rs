@@ -38,13 +38,23 @@ pub struct Podman {
 impl Podman {
     /// Starts a node with the chosen runtime and an image of the probe.
     pub fn start(suite: Suite, mode: Mode) -> Result<Self> {
+        let podman = Self::on(suite, mode)?;
+        podman.install()?;
+        podman.import_image()?;
+        Ok(podman)
+    }
+
+    /// Starts a node with the chosen runtime, nothing of Restow's and no image.
+    pub fn bare(suite: Suite) -> Result<Self> {
+        Self::on(suite, Mode::Stock)
+    }
+
+    fn on(suite: Suite, mode: Mode) -> Result<Self> {
         let engine = Engine::start(Stack::v2(suite), mode)?;
         let podman = Self { engine };
         for name in ["/etc/containers/containers.conf", STOCK] {
             fs::write(podman.path(name), NODE).with_context(|| format!("Write {name}"))?;
         }
-        podman.install()?;
-        podman.import_image()?;
         Ok(podman)
     }
 

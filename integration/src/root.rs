@@ -117,6 +117,16 @@ pub fn of_machine(suite: Suite, progress: &mut dyn FnMut(&str)) -> Result<PathBu
     special("machine", suite, &packages, progress)
 }
 
+/// A root in which programs are built, without Rust. It is made into a base image.
+pub fn of_builder(suite: Suite, progress: &mut dyn FnMut(&str)) -> Result<PathBuf> {
+    special(
+        "builder",
+        suite,
+        &["gcc", "libc6-dev", "protobuf-compiler"],
+        progress,
+    )
+}
+
 /// A root for another purpose than being a node, built when it is not there.
 fn special(
     purpose: &str,

@@ -91,21 +91,30 @@ pub fn restow() -> Result<PathBuf> {
 /// Restow's Debian package, of programs that are built as the suite's own for nodes are.
 pub fn package() -> Result<PathBuf> {
     static PACKAGE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    once(&PACKAGE, "RESTOW_PACKAGE", || {
-        let mut command =
-            Command::new(std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
-        command.current_dir(env!("CARGO_MANIFEST_DIR"));
-        let output = command
-            .args(["xtask", "deb", "--profile", "dev"])
-            .output()
-            .context("Start cargo xtask deb")?;
-        if !output.status.success() {
-            let errors = String::from_utf8_lossy(&output.stderr);
-            bail!("cargo xtask deb failed:\n{}", errors.trim());
-        }
-        let text = String::from_utf8(output.stdout).context("Read where the package is")?;
-        Ok(PathBuf::from(text.trim_end()))
-    })
+    once(&PACKAGE, "RESTOW_PACKAGE", || made("deb"))
+}
+
+/// The directory with the programs that a node gets, built in the same way.
+pub fn programs() -> Result<PathBuf> {
+    static PROGRAMS: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    once(&PROGRAMS, "RESTOW_PROGRAMS", || made("dist"))
+}
+
+/// What a command of `cargo xtask` makes and prints the place of.
+fn made(task: &str) -> Result<PathBuf> {
+    let mut command =
+        Command::new(std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    command.current_dir(env!("CARGO_MANIFEST_DIR"));
+    let output = command
+        .args(["xtask", task, "--profile", "dev"])
+        .output()
+        .with_context(|| format!("Start cargo xtask {task}"))?;
+    if !output.status.success() {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        bail!("cargo xtask {task} failed:\n{}", errors.trim());
+    }
+    let text = String::from_utf8(output.stdout).context("Read where it is")?;
+    Ok(PathBuf::from(text.trim_end()))
 }
 
 /// The test programs of this crate with these names, with their names.

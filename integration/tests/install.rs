@@ -57,20 +57,14 @@ fn a_container_moves_and_the_node_is_as_it_was_again(suite: Suite) -> Result<()>
     );
     let bad = complaints(node)?;
     ensure!(bad.is_empty(), "Doctor is not content: {bad:#?}");
-    let runtimes = engine.run(
-        "podman",
-        &[
-            "--runtime",
-            "restow-crun",
-            "info",
-            "--format",
-            "{{.Host.OCIRuntime.Path}}",
-        ],
-    )?;
-    ensure!(
-        runtimes.trim() == format!("{INSTALLED}/restow-crun"),
-        "podman's runtime restow-crun is {runtimes}"
-    );
+    for runtime in ["runc", "crun"] {
+        let format = ["info", "--format", "{{.Host.OCIRuntime.Path}}"];
+        let path = engine.run("podman", &[&["--runtime", runtime], &format[..]].concat())?;
+        ensure!(
+            path.trim() == format!("{INSTALLED}/restow-{runtime}"),
+            "podman's runtime {runtime} is {path}"
+        );
+    }
     let again = snapshot(node)?;
     restow_done(node, &["install", "--criu-in-path"])?;
     ensure!(

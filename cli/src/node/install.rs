@@ -279,7 +279,7 @@ fn wish(
         }
         let change = match engine {
             Engine::CriO => snippets::cri_o(&runtimes),
-            _ => snippets::podman(&runtimes),
+            _ => snippets::podman(&before_real(node, &layout, &real)),
         };
         match unit {
             Some(unit) => wish.add(unit, vec![change]),
@@ -316,7 +316,19 @@ fn handlers(args: &Args, source: &Source, layout: &Layout, real: &[&str]) -> Vec
     handlers
 }
 
-/// The runtimes for CRI-O and podman: one that takes what the node's configuration says, and one for each real runtime.
+/// The runtimes for podman: ours under the name of each real one.
+fn before_real(node: &NodeRoot, layout: &Layout, real: &[&str]) -> Vec<(Runtime, PathBuf)> {
+    let runtimes = real.iter().filter_map(|name| {
+        let runtime = Runtime {
+            name: (*name).to_owned(),
+            program: layout.program(&format!("restow-{name}")),
+        };
+        Some((runtime, in_root::find(node, name)?))
+    });
+    runtimes.collect()
+}
+
+/// The runtimes for CRI-O: one that takes what the node's configuration says, and one for each real runtime.
 fn runtimes(args: &Args, layout: &Layout, real: &[&str]) -> Vec<Runtime> {
     let mut runtimes = vec![Runtime {
         name: args.handler.clone(),

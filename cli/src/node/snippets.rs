@@ -36,16 +36,20 @@ pub fn cri_o(runtimes: &[Runtime]) -> Change {
     file(CRI_O, text, "CRI-O's runtime handlers")
 }
 
-/// podman's runtimes, for `podman --runtime NAME`.
+/// podman's runtimes: each real one keeps its name, and has ours before it. podman writes the name into archives of
+/// containers, and restores them with a runtime of that name only.
+///
+/// `runtimes` are ours with the real ones that they stand before, as the node has them.
 #[must_use]
-pub fn podman(runtimes: &[Runtime]) -> Change {
+pub fn podman(runtimes: &[(Runtime, PathBuf)]) -> Change {
     let mut text = format!("{HEADER}\n[engine.runtimes]\n");
-    for runtime in runtimes {
+    for (runtime, real) in runtimes {
         let _ = writeln!(
             text,
-            "{} = [\"{}\"]",
+            "{} = [\"{}\", \"{}\"]",
             runtime.name,
-            runtime.program.display()
+            runtime.program.display(),
+            real.display()
         );
     }
     file(PODMAN, text, "podman's runtimes")
