@@ -19,14 +19,20 @@ use serde_json::{Value, json};
 /// Measures what Restow adds to a checkpoint and a restore, beside the bare runtime on the same node
 ///
 /// A round is a journey from pod A to pod B three times: by the bare runtime, with Restow's criu in PATH for a container that does
-/// not ask for it, and with Restow. The order changes from round to round. Times are those of the whole `runc checkpoint` and
-/// `runc restore`; from the checkpoint the time in which CRIU waits for the tree to freeze is taken off (it looks every 100 ms).
+/// not ask for it, and with Restow. After them three containers that go on are checkpointed in turn, five times as often: so much more
+/// is added to a restore than to a checkpoint that as many rounds would not show the latter. The order changes from round to round.
+/// Times are those of the whole `runc checkpoint` and `runc restore`; from the checkpoint the time in which CRIU waits for the tree to
+/// freeze is taken off (it looks every 100 ms).
 #[derive(Parser)]
 #[command(name = "move", bin_name = "cargo xtask bench move")]
 struct Cli {
     /// Rounds on each stack
     #[arg(long, default_value_t = 25)]
     runs: usize,
+
+    /// Only checkpoints of containers that go on
+    #[arg(long)]
+    checkpoints: bool,
 
     /// Only this suite: stable or testing
     #[arg(long)]
@@ -133,8 +139,7 @@ fn run(cli: &Cli) -> Result<bool> {
             };
             let engine = Engine::start(stack, Mode::Restow)?;
             let versions = engine.versions()?;
-            let times =
-                measure(&engine, cli.runs).with_context(|| format!("{versions} on {suite}"))?;
+            let times = measure(&engine, cli).with_context(|| format!("{versions} on {suite}"))?;
             if cli.json {
                 all.push(to_json(suite, &versions, runtime, &times));
             } else {
@@ -149,28 +154,80 @@ fn run(cli: &Cli) -> Result<bool> {
     Ok(held)
 }
 
-fn measure(engine: &Engine, runs: usize) -> Result<BTreeMap<Way, Times>> {
+/// Checkpoints of a container that goes on, for each journey.
+const CHECKPOINTS: usize = 5;
+
+fn measure(engine: &Engine, cli: &Cli) -> Result<BTreeMap<Way, Times>> {
     let bare = engine.stock();
-    let mut times: BTreeMap<Way, Times> = BTreeMap::new();
-    let mut ways = Way::ALL;
-    // The first round warms caches and does not count.
-    for round in 0..=runs {
-        for way in ways {
-            let by = if way == Way::Bare { &bare } else { engine };
-            let mut discarded = Times::default();
-            let into = if round == 0 {
-                &mut discarded
-            } else {
-                times.entry(way).or_default()
-            };
-            journey(by, way, into).with_context(|| format!("Round {round}, {way}"))?;
-        }
-        ways.rotate_left(1);
+    let by = |way| if way == Way::Bare { &bare } else { engine };
+    let mut times: BTreeMap<Way, Times> = Way::ALL
+        .map(|way| (way, Times::default()))
+        .into_iter()
+        .collect();
+    let journeys = if cli.checkpoints { 0 } else { cli.runs };
+    rounds(journeys, &mut times, |way, into| {
+        journey(by(way), way, into)
+    })?;
+
+    let mut running = Vec::new();
+    for way in Way::ALL {
+        // Names of one length again.
+        let number = running.len();
+        let pod = Pod::start(by(way), &PodOptions::new(&format!("pod-{number}")))?;
+        let mut container = pod.container(&options(by(way), way))?;
+        container.start()?;
+        running.push((way, pod, container));
+    }
+    rounds(cli.runs * CHECKPOINTS, &mut times, |way, into| {
+        let (_, _, container) = running
+            .iter()
+            .find(|(other, _, _)| *other == way)
+            .context("There is a container for each")?;
+        let checkpoint = Checkpoint::new(by(way), "bench")?;
+        let took = ms(container.checkpoint_running_timed(&checkpoint)?);
+        into.checkpointed(by(way), &checkpoint, took)?;
+        remove(by(way), &checkpoint)
+    })?;
+    for (_, pod, container) in running {
+        pod.remove(vec![container])?;
     }
     Ok(times)
 }
 
-fn journey(engine: &Engine, way: Way, times: &mut Times) -> Result<()> {
+/// Does something in each way, `count` times in turn. The first round warms caches and does not count.
+fn rounds(
+    count: usize,
+    times: &mut BTreeMap<Way, Times>,
+    go: impl Fn(Way, &mut Times) -> Result<()>,
+) -> Result<()> {
+    let mut ways = Way::ALL;
+    // None at all when none is asked for.
+    for round in 0..count + count.min(1) {
+        for way in ways {
+            let mut discarded = Times::default();
+            let into = match round {
+                0 => &mut discarded,
+                _ => times.entry(way).or_default(),
+            };
+            go(way, into).with_context(|| format!("Round {round}, {way}"))?;
+        }
+        ways.rotate_left(1);
+    }
+    Ok(())
+}
+
+impl Times {
+    /// Takes in what a checkpoint took, and what CRIU says of it.
+    fn checkpointed(&mut self, engine: &Engine, checkpoint: &Checkpoint, took: f64) -> Result<()> {
+        let stats = Freezing::of(engine, checkpoint)?;
+        self.checkpoint.push(took);
+        self.checkpoint_net.push(took - stats.freezing);
+        self.frozen.push(stats.frozen);
+        Ok(())
+    }
+}
+
+fn options(engine: &Engine, way: Way) -> ContainerOptions {
     let mut options = ContainerOptions::new(2)
         .volume("/data")
         .open("each:r:3:/etc/hosts")
@@ -180,26 +237,31 @@ fn journey(engine: &Engine, way: Way, times: &mut Times) -> Result<()> {
     }
     // Bare crun 1.28 does not find its masked directories again when its state is not in /run/crun.
     options.privileged = engine.runtime() == Runtime::Crun;
+    options
+}
+
+fn journey(engine: &Engine, way: Way, times: &mut Times) -> Result<()> {
     // Names of one length, so that the bare runtime finds files of the size that it knows.
     let pod_a = Pod::start(engine, &PodOptions::new("pod-a"))?;
-    let mut container = pod_a.container(&options)?;
+    let mut container = pod_a.container(&options(engine, way))?;
     container.start()?;
     let checkpoint = Checkpoint::new(engine, "bench")?;
     let took = ms(container.checkpoint_timed(&checkpoint)?);
-    let stats = Freezing::of(engine, &checkpoint)?;
-    times.checkpoint.push(took);
-    times.checkpoint_net.push(took - stats.freezing);
-    times.frozen.push(stats.frozen);
+    times.checkpointed(engine, &checkpoint, took)?;
     pod_a.remove(vec![container]).context("Remove pod A")?;
 
     let pod_b = Pod::start(engine, &PodOptions::new("pod-b"))?;
-    let mut container = pod_b.container(&options)?;
+    let mut container = pod_b.container(&options(engine, way))?;
     container.restore(&checkpoint)?;
     times
         .restore
         .push(ms(container.took().context("The restore was not timed")?));
     // A bare runtime may have put the container where pod A was, in which case its cgroup is not empty yet.
     pod_b.remove(vec![container]).context("Remove pod B")?;
+    remove(engine, &checkpoint)
+}
+
+fn remove(engine: &Engine, checkpoint: &Checkpoint) -> Result<()> {
     let dir = engine.node().path(&checkpoint.images);
     fs::remove_dir_all(dir.parent().context("The images are in no directory")?)
         .context("Remove the checkpoint")
@@ -251,6 +313,9 @@ fn differences(
                 limits.checkpoint,
             ),
         ] {
+            if own.is_empty() {
+                continue;
+            }
             let over = own.over(base);
             let standing = Standing::of(&over, limit);
             let medians = own.median() - base.median();
