@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::fs;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -223,6 +224,19 @@ impl fmt::Display for Line {
             "{:<66} {:>10.2} {:<8} limit {:>6} {:<8} {}",
             self.what, self.measured, self.unit, self.limit, self.unit, self.standing
         )
+    }
+}
+
+/// How a benchmark ends: with success when its limits are kept.
+#[must_use]
+pub fn exit(held: Result<bool>) -> ExitCode {
+    match held {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("Error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use restow_integration::bench::{Freezing, Line, Sample, ms};
+use restow_integration::bench::{self, Freezing, Line, Sample, ms};
 use restow_integration::container::{Checkpoint, Container};
 use restow_integration::engine::{Engine, Manager, Mode, Runtime, Stack};
 use restow_integration::foreign::{ForeignCgroups, sit_in_roots};
@@ -44,14 +44,7 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    match run(&Cli::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("Error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    bench::exit(run(&Cli::parse()))
 }
 
 /// What checkpoints took and left.

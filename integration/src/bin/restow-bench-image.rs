@@ -11,6 +11,7 @@ use criu_image::views::{FileEntry, FownEntry, RegFileEntry, View};
 use criu_image::wire::Message;
 use criu_image::{Builder, Kind};
 use nix::sys::resource::{UsageWho, getrusage};
+use restow_integration::bench;
 use restow_integration::root;
 use restow_integration::suite::Suite;
 
@@ -35,14 +36,7 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    match run(&Cli::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("Error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    bench::exit(run(&Cli::parse()))
 }
 
 /// What a run took.

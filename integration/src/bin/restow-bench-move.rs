@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use restow_integration::bench::{Freezing, Sample, Standing, ms};
+use restow_integration::bench::{self, Freezing, Sample, Standing, ms};
 use restow_integration::container::Checkpoint;
 use restow_integration::engine::{Engine, Manager, Mode, Runtime, Stack};
 use restow_integration::node::CgroupView;
@@ -105,14 +105,7 @@ fn limits(way: Way, runtime: Runtime) -> Limits {
 }
 
 fn main() -> ExitCode {
-    match run(&Cli::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("Error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    bench::exit(run(&Cli::parse()))
 }
 
 fn run(cli: &Cli) -> Result<bool> {

@@ -19,7 +19,7 @@ use restow::source::images::ImageDir;
 use restow::source::{Hierarchy, Source};
 use restow::stage::Staging;
 use restow::target::{Target, TargetMount};
-use restow_integration::bench::{Line, Sample};
+use restow_integration::bench::{self, Line, Sample};
 use serde_json::json;
 
 /// Measures what planning and staging take for many open files, and that the size of memory does not matter
@@ -87,19 +87,11 @@ const VOLUME: u32 = 900_000;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let result = match (&cli.one, &cli.make) {
+    bench::exit(match (&cli.one, &cli.make) {
         (Some(dir), _) => one(dir).map(|()| true),
         (_, Some(dir)) => make_set(dir, Place::Volume, 100_000, 1 << 20).map(|()| true),
         _ => run(&cli),
-    };
-    match result {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("Error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    })
 }
 
 /// A directory that goes away with the value.

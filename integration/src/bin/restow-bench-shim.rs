@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use criu_image::wire::Message;
-use restow_integration::bench::{Line, Sample, Standing, ms};
+use restow_integration::bench::{self, Line, Sample, Standing, ms};
 use restow_integration::containerd::{Containerd, PROBE_IMAGE, RESTOW_DIR};
 use restow_integration::root::Root;
 use restow_integration::shim::{Which, shims_of};
@@ -71,14 +71,7 @@ struct Rounds {
 }
 
 fn main() -> ExitCode {
-    match run(&Cli::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("Error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    bench::exit(run(&Cli::parse()))
 }
 
 fn run(cli: &Cli) -> Result<bool> {
