@@ -331,10 +331,26 @@ view! {
         10 => creds: Option<CredsEntry>,
         /// 1 strict, 2 a filter.
         11 => seccomp_mode: Option<u32>,
+        /// The last of its filters, by its place in `seccomp.img`.
+        12 => seccomp_filter: Option<u32>,
         /// Name.
         13 => comm: Option<Bytes>,
         /// Cgroup set.
         16 => cg_set: Option<u32>,
+    }
+
+    /// `seccomp.img`: the filters of all threads.
+    pub struct SeccompEntry = "seccomp_entry" {
+        /// One by one.
+        1 => seccomp_filters: Vec<SeccompFilter>,
+    }
+
+    /// A seccomp filter, without its program.
+    pub struct SeccompFilter = "seccomp_filter" {
+        /// The one that was installed before it.
+        2 => prev: Option<u32>,
+        /// `SECCOMP_FILTER_FLAG_*`.
+        3 => flags: Option<u32>,
     }
 
     /// Users and capabilities of a thread. A set of capabilities is two words, the lower first.

@@ -20,6 +20,7 @@ pub mod network;
 pub mod node;
 pub mod pod;
 pub mod podman;
+pub mod programs;
 pub mod record;
 pub mod report;
 pub mod root;

@@ -32,7 +32,7 @@ pub struct Root {
 impl Root {
     /// Where the root of `suite` is, or will be.
     pub fn path_of(suite: Suite) -> Result<PathBuf> {
-        Ok(roots_dir()?.join(format!("{suite}-{}", key(suite))))
+        Ok(roots_dir()?.join(format!("{suite}-{}", key(suite, suite.packages()))))
     }
 
     /// The root of `suite` if it has been built.
@@ -84,7 +84,7 @@ impl Root {
             suite.archive_name(),
             mirror()
         ));
-        mmdebstrap(suite, suite.packages(), &unfinished, progress)?;
+        mmdebstrap(suite, suite.packages(), Variant::Apt, &unfinished, progress)?;
         fs::rename(&unfinished, &path)
             .with_context(|| format!("Rename {} to {}", unfinished.display(), path.display()))?;
         progress(&format!(
@@ -127,6 +127,18 @@ pub fn of_builder(suite: Suite, progress: &mut dyn FnMut(&str)) -> Result<PathBu
     )
 }
 
+/// What is in these packages and what they need, unpacked and no more: no script of theirs has run. Programs are taken from it, or run
+/// in containers; `purpose` is part of its name.
+pub fn unpacked(
+    purpose: &str,
+    suite: Suite,
+    packages: &[&str],
+    progress: &mut dyn FnMut(&str),
+) -> Result<PathBuf> {
+    let name = format!("{purpose}-{suite}-{}", key(suite, packages));
+    made(&name, suite, packages, Variant::Extract, progress)
+}
+
 /// A root for another purpose than being a node, built when it is not there.
 fn special(
     purpose: &str,
@@ -134,7 +146,19 @@ fn special(
     packages: &[&str],
     progress: &mut dyn FnMut(&str),
 ) -> Result<PathBuf> {
-    let path = roots_dir()?.join(format!("{purpose}-{}", suite.archive_name()));
+    let name = format!("{purpose}-{}", suite.archive_name());
+    made(&name, suite, packages, Variant::Apt, progress)
+}
+
+/// The root of this name, built when it is not there.
+fn made(
+    name: &str,
+    suite: Suite,
+    packages: &[&str],
+    variant: Variant,
+    progress: &mut dyn FnMut(&str),
+) -> Result<PathBuf> {
+    let path = roots_dir()?.join(name);
     fs::create_dir_all(roots_dir()?)?;
     let _lock = lock_builder(&path, progress)?;
     if path.is_dir() {
@@ -149,9 +173,18 @@ fn special(
     if unfinished.exists() {
         fs::remove_dir_all(&unfinished)?;
     }
-    mmdebstrap(suite, packages, &unfinished, progress)?;
+    mmdebstrap(suite, packages, variant, &unfinished, progress)?;
     fs::rename(&unfinished, &path)?;
     Ok(path)
+}
+
+/// How much of Debian a root is.
+#[derive(Clone, Copy, Debug)]
+enum Variant {
+    /// A system with apt.
+    Apt,
+    /// The packages' files alone.
+    Extract,
 }
 
 /// The directory for everything that is kept between runs.
@@ -181,7 +214,7 @@ fn mirror() -> String {
 }
 
 /// A hash (FNV-1a: stable between compilers, unlike the standard library's) of what goes into a root.
-fn key(suite: Suite) -> String {
+fn key(suite: Suite, packages: &[&str]) -> String {
     struct Fnv(u64);
     impl Hasher for Fnv {
         fn finish(&self) -> u64 {
@@ -196,7 +229,7 @@ fn key(suite: Suite) -> String {
     let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
     hash.write(RECIPE.as_bytes());
     hash.write(suite.archive_name().as_bytes());
-    for package in suite.packages() {
+    for package in packages {
         hash.write(package.as_bytes());
         hash.write(b"\n");
     }
@@ -218,6 +251,7 @@ fn lock_builder(path: &Path, progress: &mut dyn FnMut(&str)) -> Result<File> {
 fn mmdebstrap(
     suite: Suite,
     packages: &[&str],
+    variant: Variant,
     target: &Path,
     progress: &mut dyn FnMut(&str),
 ) -> Result<()> {
@@ -225,7 +259,11 @@ fn mmdebstrap(
     let mut log =
         File::create(&log_path).with_context(|| format!("Create {}", log_path.display()))?;
     let mut command = Command::new("mmdebstrap");
-    command.args(["--mode=root", "--format=directory", "--variant=apt"]);
+    command.args(["--mode=root", "--format=directory"]);
+    command.arg(match variant {
+        Variant::Apt => "--variant=apt",
+        Variant::Extract => "--variant=extract",
+    });
     command.arg(format!("--include={}", packages.join(",")));
     command.args([
         "--dpkgopt=path-exclude=/usr/share/man/*",
@@ -350,6 +388,7 @@ mod tests {
 
     #[test]
     fn suites_have_different_roots() {
+        let key = |suite: Suite| key(suite, suite.packages());
         assert_ne!(key(Suite::Stable), key(Suite::Testing));
     }
 }

@@ -145,6 +145,21 @@ fn a_pod_that_reaches_into_the_node_is_made_only_on_request(suite: Suite) -> Res
     ensure!(said.contains("its cgroup is below /system.slice"), "{said}");
     ensure!(said.contains("--allow-node-access"), "{said}");
     ensure!(of_pods(&lab)? == before, "{:?}", of_pods(&lab)?);
+    let restored = lab
+        .restow(&["restore", "one", "--allow-node-access", "--json"])?
+        .json()?;
+    let id = ContainerId(
+        restored["container"]
+            .as_str()
+            .context("container")?
+            .to_owned(),
+    );
+    ensure!(
+        lab.state(&id)? == ContainerState::ContainerRunning,
+        "{restored}"
+    );
+    let nodes = lab.exec(&id, &["/probe", "cat", "/settings/debian_version"])?;
+    ensure!(nodes == fs::read_to_string(lab.path("/etc/debian_version"))?);
     Ok(())
 }
 

@@ -124,9 +124,13 @@ fn a_fresh_start_only_where_the_pod_wants_one(suite: Suite) -> Result<()> {
     node.until_beyond("a", 1)?;
     node.checkpoint("a", "evening")?;
     node.remove("a")?;
-    node.run("failing", COUNTER, &annotations[..1], false)
+    let error = node
+        .run("failing", COUNTER, &annotations[..1], false)
         .err()
         .context("It was restored without its volume")?;
+    // Also where the runtime only names a log.
+    let words = format!("{error:#}");
+    ensure!(words.contains("volume"), "It does not say why: {words}");
     let _ = node
         .containerd()
         .ctr(&["tasks", "delete", "--force", "failing"]);

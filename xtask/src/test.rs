@@ -23,7 +23,7 @@ const NEEDED: &[(u32, &str)] = &[
 const WANTED: &[(u32, &str, &str)] = &[(
     24,
     "CAP_SYS_RESOURCE",
-    "checkpoints of processes that are not root's (no scenario here needs one yet)",
+    "checkpoints of processes that are not root's: PostgreSQL as a pod",
 )];
 
 #[derive(Args)]

@@ -42,7 +42,7 @@ macro_rules! rules {
 rules! {
     IoUring, "io-uring", "blocker",
         "an io_uring instance or its mapped rings, which CRIU cannot dump",
-        "Run the program without io_uring (Node.js: UV_USE_IO_URING=0), or forbid io_uring_setup in the container's seccomp profile";
+        "Run the program without io_uring (libuv before 1.49, Node.js: UV_USE_IO_URING=0), or forbid io_uring_setup in the container's seccomp profile (containerd 2's RuntimeDefault does)";
     AnonymousFile, "anonymous-file", "blocker",
         "a userfaultfd, perf event, BPF program or map, seccomp listener, or another kernel object without a name that CRIU cannot dump",
         "Close it before the checkpoint, or run the program without the feature that opens it";

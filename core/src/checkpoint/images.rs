@@ -14,10 +14,10 @@ use crate::source::pages;
 /// # Errors
 /// With the first image that is damaged, too large or missing.
 pub fn check(images: &ImageDir) -> Result<(), Error> {
-    let mut inventory = false;
+    let mut missing = vec!["inventory.img", "pstree.img"];
     for name in images.names()? {
         let Some(text) = name.to_str() else { continue };
-        inventory |= text == "inventory.img";
+        missing.retain(|name| *name != text);
         match Named::of(text) {
             // They have bounds of their own, below.
             Named::Record(Kind::Pagemap) => {}
@@ -33,10 +33,10 @@ pub fn check(images: &ImageDir) -> Result<(), Error> {
             Named::Raw | Named::Other => {}
         }
     }
-    if !inventory {
+    if let Some(name) = missing.first() {
         return Err(Error::Missing {
             dir: images.path().to_path_buf(),
-            name: "inventory.img".into(),
+            name: (*name).into(),
         });
     }
     pages::check(images)

@@ -5,6 +5,7 @@
 //! | `checkpoint/<file>` | an image |
 //! | `<file>.img`, `source.json`, ... at the top, without `checkpoint/` | an image: a plain image directory |
 //! | `rootfs-diff.tar`, `deleted.files`, `config.dump`, `spec.dump` | kept beside the images |
+//! | `oci-layout` | refused: an image of `ctr checkpoint` or of a registry, whose parts are named by digests |
 //! | other files (logs, network, ...) | left out |
 //! | links, devices, pipes, sparse files, paths that are absolute or have `..` | refused |
 //!
@@ -31,6 +32,9 @@ use crate::archive::{self, EXPANSION};
 use crate::host::carry::{again, at, below, beneath};
 use crate::source::images::PARENT;
 use crate::source::manifest;
+
+/// What marks a directory or archive as an image of OCI's (image-spec, `image-layout.md`).
+const OCI_LAYOUT: &str = "oci-layout";
 
 /// Directory of the images in an archive.
 const CHECKPOINT: &str = "checkpoint";
@@ -67,6 +71,11 @@ fn place(path: &Path) -> io::Result<Place> {
                 || DESCRIPTIONS.contains(&name.as_str())
             {
                 Place::Meta(name)
+            } else if name == OCI_LAYOUT {
+                return Err(io::Error::other(
+                    "this is an OCI image, as ctr checkpoint and registries have them, and no archive of a checkpoint; make one with restow \
+                     checkpoint, the kubelet, CRI-O or podman, or take the checkpoint out of the image",
+                ));
             } else if name == manifest::FILE_NAME || Named::of(&name) != Named::Other {
                 Place::Image(name)
             } else {

@@ -34,12 +34,7 @@ pub fn keep(
 ) -> io::Result<PathBuf> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-    let container: String = container
-        .chars()
-        .filter(|c| c.is_ascii_alphanumeric() || "._-".contains(*c))
-        .take(64)
-        .collect();
-    let name = format!("{}-{container}-{operation}.log", time.replace(':', "-"));
+    let name = format!("{}{}", time.replace(':', "-"), ending(container, operation));
     let path = dir.join(name);
     let mut kept = OpenOptions::new()
         .write(true)
@@ -55,6 +50,17 @@ pub fn keep(
     }
     rotate(dir, &path);
     Ok(path)
+}
+
+/// How the names of a container's logs end, behind the time.
+#[must_use]
+pub fn ending(container: &str, operation: &str) -> String {
+    let container: String = container
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || "._-".contains(*c))
+        .take(64)
+        .collect();
+    format!("-{container}-{operation}.log")
 }
 
 fn copy(log: &mut File, kept: &mut File) -> io::Result<()> {

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use criu_image::views::{
     CgroupEntry, CoreEntry, FanotifyFileEntry, FdinfoEntry, FileEntry, FsEntry, InotifyFileEntry,
-    InventoryEntry, MmEntry, MntEntry, PstreeEntry, RemapFilePathEntry, TaskKobjIdsEntry,
-    UtsnsEntry,
+    InventoryEntry, MmEntry, MntEntry, PstreeEntry, RemapFilePathEntry, SeccompEntry,
+    TaskKobjIdsEntry, UtsnsEntry,
 };
 use criu_image::{Bytes, Kind, views};
 
@@ -46,6 +46,8 @@ const FD_UNIXSK: u32 = 5;
 /// States of a process that has ended (`COMPEL_TASK_DEAD`, `COMPEL_TASK_ZOMBIE` of `compel/include/uapi/task-state.h`).
 const ENDED: [u32; 2] = [2, 6];
 
+/// `SECCOMP_FILTER_FLAG_TSYNC` of `linux/seccomp.h`: installed in all threads of a process at once.
+const IN_ALL_THREADS: u32 = 1;
 /// `enum seccomp_mode` of `core.proto`: a filter.
 const SECCOMP_FILTER: u32 = 2;
 
@@ -168,6 +170,7 @@ pub fn criu_run(dir: &ImageDir) -> Result<Option<String>, Error> {
 fn read_tasks(dir: &ImageDir, source: &mut Source) -> Result<Option<TaskKobjIdsEntry>, Error> {
     let mut init = None;
     let mut read_tables = BTreeSet::new();
+    let filters: Vec<SeccompEntry> = dir.all("seccomp.img", Kind::Seccomp)?;
     for process in dir.some::<PstreeEntry>("pstree.img", Kind::Pstree)? {
         let pid = process.pid;
         source.ids.insert(NsPid(pid));
@@ -191,7 +194,7 @@ fn read_tasks(dir: &ImageDir, source: &mut Source) -> Result<Option<TaskKobjIdsE
             source.tasks.push(task);
             continue;
         }
-        let privileges = read_privileges(dir, &process, &core)?;
+        let privileges = read_privileges(dir, &process, &core, &filters)?;
         source.privileges.insert(NsPid(pid), privileges);
         let score = core.tc.as_ref().and_then(|task| task.oom_score_adj);
         source
@@ -228,6 +231,7 @@ fn read_privileges(
     dir: &ImageDir,
     process: &PstreeEntry,
     core: &CoreEntry,
+    filters: &[SeccompEntry],
 ) -> Result<ProcessPrivileges, Error> {
     let name = core.tc.as_ref().map(|task| task.comm.to_string());
     let mut all = ProcessPrivileges {
@@ -246,8 +250,26 @@ fn read_privileges(
         }
     }
     all.no_new_privileges &= known;
+    // Where all threads have the same filters, only the first is said to have them, and they are installed in all at once
+    // (`criu/seccomp.c`, `try_use_tsync`).
+    all.seccomp |= filter_of_all(core, filters);
     all.seccomp &= known;
     Ok(all)
+}
+
+/// Whether the filter of a process's first thread is installed in all of them.
+fn filter_of_all(core: &CoreEntry, filters: &[SeccompEntry]) -> bool {
+    let Some(thread) = &core.thread_core else {
+        return false;
+    };
+    let place = thread
+        .seccomp_filter
+        .and_then(|place| usize::try_from(place).ok());
+    let mut filters = filters.iter().flat_map(|entry| &entry.seccomp_filters);
+    thread.seccomp_mode == Some(SECCOMP_FILTER)
+        && place
+            .and_then(|place| filters.nth(place))
+            .is_some_and(|filter| filter.flags.unwrap_or(0) & IN_ALL_THREADS != 0)
 }
 
 /// Adds a thread's; `false` when its image has none.

@@ -21,6 +21,12 @@ pub struct Image {
     entrypoint: Vec<String>,
     /// A directory whose content it is, or nothing for the probe alone.
     tree: Option<PathBuf>,
+    /// What of the directory is not in it.
+    left_out: Vec<&'static str>,
+    /// Files that are in it besides, by their paths in it.
+    files: Vec<(&'static str, PathBuf)>,
+    /// Its archive, where it has been written already.
+    archive: Option<PathBuf>,
 }
 
 impl Image {
@@ -30,9 +36,8 @@ impl Image {
     /// Never; for symmetry with those that build programs.
     pub fn pause() -> Result<Self> {
         Ok(Self {
-            name: PAUSE_IMAGE.to_owned(),
             entrypoint: vec!["/probe".to_owned(), "pause".to_owned()],
-            tree: None,
+            ..Self::named(PAUSE_IMAGE)
         })
     }
 
@@ -41,21 +46,62 @@ impl Image {
     /// # Errors
     /// Never; for symmetry with those that build programs.
     pub fn probe() -> Result<Self> {
-        Ok(Self {
-            name: PROBE_IMAGE.to_owned(),
+        Ok(Self::named(PROBE_IMAGE))
+    }
+
+    fn named(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
             entrypoint: Vec::new(),
             tree: None,
-        })
+            left_out: Vec::new(),
+            files: Vec::new(),
+            archive: None,
+        }
     }
 
     /// One with all that is in the directory `tree`, named `docker.io/library/NAME:latest`.
     #[must_use]
     pub fn of_tree(name: &str, tree: &Path) -> Self {
         Self {
-            name: format!("docker.io/library/{name}:latest"),
-            entrypoint: Vec::new(),
             tree: Some(tree.to_owned()),
+            ..Self::named(&format!("docker.io/library/{name}:latest"))
         }
+    }
+
+    /// The same under another name, with the registry in it.
+    #[must_use]
+    pub fn called(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
+        self
+    }
+
+    /// The same without what is at these paths of the directory, and with these files besides, by path in it and here.
+    #[must_use]
+    pub fn changed(mut self, left_out: &[&'static str], files: &[(&'static str, PathBuf)]) -> Self {
+        self.left_out = left_out.to_vec();
+        self.files = files.to_vec();
+        self
+    }
+
+    /// The same with its archive at `path`, where it is written unless it is there: large ones are made once.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn kept(mut self, path: &Path) -> Result<Self> {
+        if !path.is_file() {
+            let unfinished = path.with_extension(format!("unfinished-{}", std::process::id()));
+            self.write(&unfinished)?;
+            std::fs::rename(&unfinished, path)
+                .with_context(|| format!("Rename {}", unfinished.display()))?;
+        }
+        self.archive = Some(path.to_owned());
+        Ok(self)
+    }
+
+    /// Its archive, where it is kept.
+    pub(super) fn archive(&self) -> Option<&Path> {
+        self.archive.as_deref()
     }
 
     /// Its full name.
@@ -113,13 +159,44 @@ impl Image {
         tar.append_file("probe", &mut program)
             .context("Add the probe to a layer")?;
         if let Some(tree) = &self.tree {
-            tar.append_dir_all(".", tree)
+            self.add_tree(&mut tar, tree, Path::new(""))
                 .with_context(|| format!("Add {} to a layer", tree.display()))?;
+        }
+        for (path, file) in &self.files {
+            tar.append_path_with_name(file, path)
+                .with_context(|| format!("Add {} to a layer", file.display()))?;
         }
         let mut out = tar.into_inner().context("Finish a layer")?;
         out.flush().context("Write a layer")?;
         let digest = out.hash.finalize();
         Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+}
+
+impl Image {
+    /// Adds what is in the directory `below` of the tree, with all below that.
+    fn add_tree(
+        &self,
+        tar: &mut tar::Builder<impl Write>,
+        tree: &Path,
+        below: &Path,
+    ) -> Result<()> {
+        for entry in std::fs::read_dir(tree.join(below))? {
+            let entry = entry?;
+            let path = below.join(entry.file_name());
+            if self
+                .left_out
+                .iter()
+                .any(|left_out| path == Path::new(left_out))
+            {
+                continue;
+            }
+            tar.append_path_with_name(entry.path(), &path)?;
+            if entry.file_type()?.is_dir() {
+                self.add_tree(tar, tree, &path)?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -267,10 +267,19 @@ impl Containerd {
     /// # Errors
     /// When containerd does not take it.
     pub fn import(&self, image: &Image) -> Result<()> {
-        let inside = "/var/tmp/image.tar";
-        image.write(&self.node.path(inside))?;
-        self.ctr(&["images", "import", "--no-unpack", inside])
-            .with_context(|| format!("Import {}", image.name()))?;
+        let written = self.node.path("/var/tmp/image.tar");
+        if image.archive().is_none() {
+            image.write(&written)?;
+        }
+        let archive = image.archive().unwrap_or(&written);
+        let mut command = self.ctr_command();
+        let output = command
+            .args(["images", "import", "--no-unpack", "-"])
+            .stdin(fs::File::open(archive).with_context(|| format!("Open {}", archive.display()))?)
+            .output();
+        checked(&output.context("Start ctr")?, || {
+            format!("ctr images import of {}", image.name())
+        })?;
         let filter = format!("name=={}", image.name());
         let list = self.ctr(&["images", "list", &filter])?;
         let digest = list
@@ -281,7 +290,12 @@ impl Containerd {
         let base = image.name().rsplit_once(':').map_or("", |(base, _)| base);
         let by_digest = format!("{base}@{digest}");
         self.ctr(&["images", "tag", "--force", image.name(), &by_digest])?;
-        fs::remove_file(self.node.path(inside)).context("Remove an image's archive")
+        match fs::remove_file(written) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).context("Remove an image's archive")
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A call of `ctr` in Kubernetes' namespace.

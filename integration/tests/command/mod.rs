@@ -9,9 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use restow_cri::api::{
-    ContainerConfig, ContainerMetadata, ContainerState, ImageSpec, LinuxContainerConfig,
-    LinuxContainerSecurityContext, LinuxPodSandboxConfig, Mount, PodSandboxConfig,
-    PodSandboxMetadata,
+    ContainerConfig, ContainerMetadata, ContainerState, ExecSyncRequest, ImageSpec,
+    LinuxPodSandboxConfig, Mount, PodSandboxConfig, PodSandboxMetadata,
 };
 use restow_cri::{ContainerId, Cri, PodId};
 use restow_integration::containerd::{Containerd, PROBE_IMAGE, RESTOW_DIR, SOCKET, Shim, handler};
@@ -27,6 +26,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Where a node keeps its checkpoints.
 pub(crate) const STORE: &str = "/var/lib/restow/checkpoints";
 
+/// The annotation of a pod that can be moved.
+pub(crate) const ENABLED: (&str, &str) = ("restow.dev/enabled", "true");
+
+/// Words that a message of CRI owns.
+pub(crate) fn strings(all: &[&str]) -> Vec<String> {
+    all.iter().map(|&it| it.to_owned()).collect()
+}
+
 /// A node with containerd and the command.
 pub(crate) struct Lab {
     pub(crate) containerd: Containerd,
@@ -35,12 +42,13 @@ pub(crate) struct Lab {
     cri: Cri,
 }
 
-/// A pod with one container of the probe.
+/// A pod with one container, mostly of the probe.
 pub(crate) struct ProbePod {
     pub(crate) name: String,
     pub(crate) uid: String,
     pub(crate) id: PodId,
     pub(crate) container: ContainerId,
+    container_name: String,
     log: String,
 }
 
@@ -87,7 +95,10 @@ impl Answer {
 
 impl Lab {
     pub(crate) fn start(suite: Suite) -> Result<Self> {
-        let stack = Stack::v2(suite);
+        Self::on(Stack::v2(suite))
+    }
+
+    pub(crate) fn on(stack: Stack) -> Result<Self> {
         let containerd = Containerd::start(stack)?;
         for (program, name) in [
             (tools::restow()?, "restow"),
@@ -175,22 +186,51 @@ impl Lab {
 
     /// A pod with a hosts file, a config map, an empty volume and the probe.
     pub(crate) fn pod(&self, name: &str, uid: &str, shim: Shim, args: &[&str]) -> Result<ProbePod> {
-        let dir = format!("/var/lib/kubelet/pods/{uid}");
-        let map = format!("{dir}/volumes/kubernetes.io~configmap/settings");
-        let empty = format!("{dir}/volumes/kubernetes.io~empty-dir/scratch");
-        for made in [&map, &empty] {
-            fs::create_dir_all(self.path(made))?;
-        }
-        fs::write(
-            self.path(&format!("{dir}/etc-hosts")),
-            "127.0.0.1\tlocalhost\n",
-        )?;
-        fs::create_dir_all(self.path(&format!("{map}/..2026_11")))?;
-        fs::write(self.path(&format!("{map}/..2026_11/colour")), "green")?;
-        std::os::unix::fs::symlink("..2026_11", self.path(&format!("{map}/..data")))?;
-        std::os::unix::fs::symlink("..data/colour", self.path(&format!("{map}/colour")))?;
+        let pod = self.probe(name, uid, shim, PROBE_IMAGE, args, ENABLED)?;
+        self.counts_beyond(&pod.log, 0)?;
+        Ok(pod)
+    }
+
+    /// The same of another image that has the probe, and with another annotation; whether it counts is not looked at.
+    pub(crate) fn probe(
+        &self,
+        name: &str,
+        uid: &str,
+        shim: Shim,
+        image: &str,
+        args: &[&str],
+        annotation: (&str, &str),
+    ) -> Result<ProbePod> {
+        let config = ContainerConfig {
+            metadata: Some(ContainerMetadata {
+                name: "probe".to_owned(),
+                attempt: 0,
+            }),
+            image: Some(ImageSpec {
+                image: image.to_owned(),
+                ..ImageSpec::default()
+            }),
+            command: strings(&["/probe"]),
+            args: strings(args),
+            ..ContainerConfig::default()
+        };
+        let settings = [("colour", "green".to_owned())];
+        self.pod_of(name, uid, shim, config, &settings, annotation)
+    }
+
+    /// A pod with this container, started, a hosts file, a config map of these files at `/settings` and an empty volume at `/scratch`.
+    pub(crate) fn pod_of(
+        &self,
+        name: &str,
+        uid: &str,
+        shim: Shim,
+        config: ContainerConfig,
+        settings: &[(&str, String)],
+        annotation: (&str, &str),
+    ) -> Result<ProbePod> {
+        let metadata = config.metadata.clone().unwrap_or_default();
         let log_directory = format!("/var/log/pods/default_{name}_{uid}");
-        fs::create_dir_all(self.path(&format!("{log_directory}/probe")))?;
+        fs::create_dir_all(self.path(&format!("{log_directory}/{}", metadata.name)))?;
         let pod_config = PodSandboxConfig {
             metadata: Some(PodSandboxMetadata {
                 name: name.to_owned(),
@@ -209,64 +249,104 @@ impl Lab {
                 ("io.kubernetes.pod.uid".to_owned(), uid.to_owned()),
             ]
             .into(),
-            annotations: [("restow.dev/enabled".to_owned(), "true".to_owned())].into(),
+            annotations: [(annotation.0.to_owned(), annotation.1.to_owned())].into(),
             linux: Some(LinuxPodSandboxConfig {
                 cgroup_parent: format!("/kubepods/burstable/pod{uid}"),
                 ..LinuxPodSandboxConfig::default()
             }),
             ..PodSandboxConfig::default()
         };
+        let mut config = ContainerConfig {
+            log_path: format!("{}/0.log", metadata.name),
+            mounts: self.volumes(uid, settings)?,
+            ..config
+        };
+        let linux = config.linux.get_or_insert_default();
+        linux
+            .security_context
+            .get_or_insert_default()
+            .readonly_paths = strings(&["/proc/sys", "/proc/sysrq-trigger"]);
+        let handler = handler(self.runtime, shim);
+        let id = self.call(self.cri.run_pod(&pod_config, handler))?;
+        let container = self.call(self.cri.create_container(&id, &config, &pod_config))?;
+        self.call(self.cri.start_container(&container))?;
+        Ok(ProbePod {
+            name: name.to_owned(),
+            uid: uid.to_owned(),
+            id,
+            container,
+            log: format!("{log_directory}/{}", config.log_path),
+            container_name: metadata.name,
+        })
+    }
+
+    /// What the kubelet makes for a pod, and the mounts of it.
+    fn volumes(&self, uid: &str, settings: &[(&str, String)]) -> Result<Vec<Mount>> {
+        let dir = format!("/var/lib/kubelet/pods/{uid}");
+        let map = format!("{dir}/volumes/kubernetes.io~configmap/settings");
+        let empty = format!("{dir}/volumes/kubernetes.io~empty-dir/scratch");
+        let now = "..2026_11";
+        for made in [&format!("{map}/{now}"), &empty] {
+            fs::create_dir_all(self.path(made))?;
+        }
+        fs::write(
+            self.path(&format!("{dir}/etc-hosts")),
+            format!("127.0.0.1\tlocalhost\n10.0.0.1\t{uid}\n"),
+        )?;
+        let link = |target: &str, name: &str| {
+            std::os::unix::fs::symlink(target, self.path(&format!("{map}/{name}")))
+        };
+        link(now, "..data")?;
+        for (name, text) in settings {
+            fs::write(self.path(&format!("{map}/{now}/{name}")), text)?;
+            link(&format!("..data/{name}"), name)?;
+        }
         let mount = |host_path: String, container_path: &str, readonly| Mount {
             host_path,
             container_path: container_path.to_owned(),
             readonly,
             ..Mount::default()
         };
-        let strings = |all: &[&str]| all.iter().map(|&it| it.to_owned()).collect::<Vec<_>>();
-        let config = ContainerConfig {
-            metadata: Some(ContainerMetadata {
-                name: "probe".to_owned(),
-                attempt: 0,
-            }),
-            image: Some(ImageSpec {
-                image: PROBE_IMAGE.to_owned(),
-                ..ImageSpec::default()
-            }),
-            command: strings(&["/probe"]),
-            args: strings(args),
-            log_path: "probe/0.log".to_owned(),
-            mounts: vec![
-                mount(format!("{dir}/etc-hosts"), "/etc/hosts", false),
-                mount(map, "/settings", true),
-                mount(empty, "/scratch", false),
-            ],
-            linux: Some(LinuxContainerConfig {
-                security_context: Some(LinuxContainerSecurityContext {
-                    readonly_paths: strings(&["/proc/sys", "/proc/sysrq-trigger"]),
-                    ..LinuxContainerSecurityContext::default()
-                }),
-                ..LinuxContainerConfig::default()
-            }),
-            ..ContainerConfig::default()
+        Ok(vec![
+            mount(format!("{dir}/etc-hosts"), "/etc/hosts", false),
+            mount(map, "/settings", true),
+            mount(empty, "/scratch", false),
+        ])
+    }
+
+    /// Runs a program in a container and returns its output.
+    pub(crate) fn exec(&self, id: &ContainerId, program: &[&str]) -> Result<String> {
+        let request = ExecSyncRequest {
+            container_id: id.0.clone(),
+            cmd: strings(program),
+            timeout: 30,
         };
-        let handler = handler(self.runtime, shim);
-        let id = self.call(self.cri.run_pod(&pod_config, handler))?;
-        let container = self.call(self.cri.create_container(&id, &config, &pod_config))?;
-        self.call(self.cri.start_container(&container))?;
-        let pod = ProbePod {
-            name: name.to_owned(),
-            uid: uid.to_owned(),
-            id,
-            container,
-            log: format!("{log_directory}/probe/0.log"),
-        };
-        self.counts_beyond(&pod.log, 0)?;
-        Ok(pod)
+        let answer = self
+            .tokio
+            .block_on(self.cri.runtime().exec_sync(request))
+            .with_context(|| format!("Run {program:?} in {id}"))?
+            .into_inner();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        ensure!(
+            answer.exit_code == 0,
+            "{program:?} ends with {}: {}{}",
+            answer.exit_code,
+            text(&answer.stdout),
+            text(&answer.stderr).trim()
+        );
+        Ok(text(&answer.stdout))
     }
 
     /// A path of the host for one of the node.
     pub(crate) fn path(&self, inside: &str) -> PathBuf {
         self.containerd.node().path(inside)
+    }
+
+    /// Writes a file of the node.
+    pub(crate) fn write(&self, inside: &str, text: &str) -> Result<()> {
+        let path = self.path(inside);
+        fs::create_dir_all(path.parent().context("A file needs a directory")?)?;
+        fs::write(&path, text).with_context(|| format!("Write {inside} in the node"))
     }
 
     /// What the probe last counted, as its log has it.
@@ -358,7 +438,7 @@ impl ProbePod {
 
     /// As the command names its container.
     pub(crate) fn what(&self) -> String {
-        format!("{}/probe", self.name)
+        format!("{}/{}", self.name, self.container_name)
     }
 }
 

@@ -14,6 +14,7 @@
 mod event;
 mod fresh;
 mod mounts;
+mod why;
 
 use std::fs;
 use std::io::{self, Write};
@@ -120,14 +121,10 @@ impl<'a> Container<'a> {
         Mounted::new(&self.create.rootfs(), &self.rootfs()?)
     }
 
-    /// Why its restore failed: the runtime's words, and what Restow wrote into the log of criu, which older runtimes do not quote.
+    /// Why its restore failed: the runtime's words, and what the logs say that older runtimes do not quote.
     fn with_cause(&self, reason: String) -> String {
-        const MARK: &str = "Error (restow): ";
-        let log = fs::read(self.bundle.join("work/restore.log")).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
-        let said = log.lines().rev().find_map(|line| line.split_once(MARK));
-        match said {
-            Some((_, cause)) if !reason.contains(cause) => format!("{reason}: {cause}"),
+        match why::cause(&self.bundle, &self.id) {
+            Some(cause) if !reason.contains(&cause) => format!("{reason}: {cause}"),
             _ => reason,
         }
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use tar::EntryType;
 
-use super::{Archive, Lab, inventory, pagemap, private, spec, write};
+use super::{Archive, Lab, inventory, pagemap, private, pstree, spec, write};
 use crate::checkpoint::Prepared;
 
 /// A checkpoint with one more member.
@@ -85,6 +85,29 @@ fn paths_out_of_the_archive() {
             &[name, "leads out of it"],
         );
     }
+}
+
+#[test]
+fn an_image_of_oci_and_a_set_without_processes() {
+    for layout in ["oci-layout", "./oci-layout"] {
+        let image = Archive::new()
+            .file(layout, br#"{"imageLayoutVersion": "1.0.0"}"#)
+            .file("blobs/sha256/00", b"");
+        refused(
+            &image.bytes(),
+            &["oci-layout", "an OCI image", "restow checkpoint"],
+        );
+    }
+    let empty = Archive::new()
+        .file("spec.dump", super::spec_dump("team").to_string().as_bytes())
+        .entry(
+            "checkpoint/inventory.img",
+            EntryType::Regular,
+            "",
+            0o644,
+            &inventory(),
+        );
+    refused(&empty.bytes(), &["pstree.img"]);
 }
 
 #[test]
@@ -177,6 +200,7 @@ fn images_that_ask_for_memory() {
 fn memory_that_is_not_there() {
     let archive = Archive::new()
         .file("checkpoint/inventory.img", &inventory())
+        .file("checkpoint/pstree.img", &pstree())
         .file("checkpoint/pagemap-1.img", &pagemap(7, u64::from(u32::MAX)));
     refused(&archive.bytes(), &["pages-7.img: it is missing"]);
 }
@@ -201,6 +225,7 @@ fn links_in_a_directory() {
     let dir = lab.path("store/team/x/checkpoint");
     fs::create_dir_all(&dir).unwrap();
     write(&dir.join("inventory.img"), &inventory());
+    write(&dir.join("pstree.img"), &pstree());
     symlink("/etc/shadow", dir.join("pages-1.img")).unwrap();
     assert!(lab.refusal("x").contains("pages-1.img"));
     fs::remove_file(dir.join("pages-1.img")).unwrap();
@@ -354,7 +379,8 @@ fn what_spec_and_config_in_it_say_is_not_believed() {
     let archive = Archive::new()
         .file("spec.dump", smuggled.to_string().as_bytes())
         .file("config.dump", config)
-        .file("checkpoint/inventory.img", &inventory());
+        .file("checkpoint/inventory.img", &inventory())
+        .file("checkpoint/pstree.img", &pstree());
     lab.keep("team", "x", &archive.bytes());
     let bundle = lab.path("bundle/config.json");
     fs::write(&bundle, "the pod's").unwrap();
@@ -362,7 +388,7 @@ fn what_spec_and_config_in_it_say_is_not_believed() {
     assert_eq!(fs::read(&bundle).unwrap(), b"the pod's");
     assert_eq!(fs::read_dir(lab.rootfs()).unwrap().count(), 0);
     let images = fs::read_dir(prepared.image_dir()).unwrap().count();
-    assert_eq!(images, 1, "no spec is among what CRIU and the runtime get");
+    assert_eq!(images, 2, "no spec is among what CRIU and the runtime get");
 }
 
 #[test]
@@ -372,6 +398,7 @@ fn what_was_checked_is_what_is_used() {
     let dir = lab.path("store/team/directory");
     private(&dir);
     write(&dir.join("inventory.img"), &inventory());
+    write(&dir.join("pstree.img"), &pstree());
     for (name, path) in [
         ("archive", "archive.tar"),
         ("directory", "directory/inventory.img"),

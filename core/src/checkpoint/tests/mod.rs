@@ -8,7 +8,7 @@ mod store;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use criu_image::views::{InventoryEntry, View};
+use criu_image::views::{InventoryEntry, PstreeEntry, View};
 use criu_image::wire::Message;
 use criu_image::{Builder, Kind};
 use serde_json::{Value, json};
@@ -120,6 +120,7 @@ impl Archive {
             .file("spec.dump", spec_dump("team").to_string().as_bytes())
             .file("config.dump", b"{}")
             .file("checkpoint/inventory.img", &inventory())
+            .file("checkpoint/pstree.img", &pstree())
             .file("checkpoint/pagemap-1.img", &pagemap(7, 2))
             .file("checkpoint/pages-7.img", &[1; 8192])
             .file("dump.log", b"a log")
@@ -180,6 +181,18 @@ fn inventory() -> Vec<u8> {
     let entry = InventoryEntry {
         img_version: 2,
         ..InventoryEntry::default()
+    };
+    builder.push(&entry.to_message());
+    builder.finish()
+}
+
+/// A list of processes with one in it.
+fn pstree() -> Vec<u8> {
+    let mut builder = Builder::new(Kind::Pstree);
+    let entry = PstreeEntry {
+        pid: 1,
+        threads: vec![1],
+        ..PstreeEntry::default()
     };
     builder.push(&entry.to_message());
     builder.finish()

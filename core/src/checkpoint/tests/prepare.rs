@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use super::{Archive, Lab, inventory, pagemap, spec, spec_dump, write};
+use super::{Archive, Lab, inventory, pagemap, pstree, spec, spec_dump, write};
 use crate::checkpoint::work::Work;
 use crate::checkpoint::{Asked, Namespace, Prepared, Store, images, unpack};
 use crate::policy::{NodeConfig, OnFailure};
@@ -20,7 +20,15 @@ fn an_archive_becomes_an_image_directory_of_our_own() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     images.sort();
-    assert_eq!(images, ["inventory.img", "pagemap-1.img", "pages-7.img"]);
+    assert_eq!(
+        images,
+        [
+            "inventory.img",
+            "pagemap-1.img",
+            "pages-7.img",
+            "pstree.img"
+        ]
+    );
     assert!(prepared.image_dir().starts_with(lab.path("unpacked")));
 
     // Another process finds it by the bundle.
@@ -69,6 +77,7 @@ fn directories_are_taken_over_without_copying_memory() {
         let dir = lab.path("store/team").join(name).join(below);
         fs::create_dir_all(&dir).unwrap();
         write(&dir.join("inventory.img"), &inventory());
+        write(&dir.join("pstree.img"), &pstree());
         write(&dir.join("pagemap-1.img"), &pagemap(7, 2));
         write(&dir.join("pages-7.img"), &[1; 8192]);
         let prepared = lab.prepare(name).unwrap();
@@ -92,6 +101,7 @@ fn memory_that_was_cut_short_is_refused() {
     let with = |pages: &[u8]| {
         Archive::new()
             .file("checkpoint/inventory.img", &inventory())
+            .file("checkpoint/pstree.img", &pstree())
             .file("checkpoint/pagemap-1.img", &pagemap(7, 2))
             .file("checkpoint/pages-7.img", pages)
             .bytes()
@@ -114,13 +124,16 @@ fn a_pod_gets_checkpoints_of_its_own_namespace_alone() {
         Archive::new()
             .file("spec.dump", spec_dump(namespace).to_string().as_bytes())
             .file("checkpoint/inventory.img", &inventory())
+            .file("checkpoint/pstree.img", &pstree())
             .bytes()
     };
     lab.keep("other", "x", &of("other"));
     lab.keep("team", "smuggled", &of("other"));
     write(&lab.path("flat/theirs.tar"), &of("other"));
     write(&lab.path("flat/ours.tar"), &of("team"));
-    let nameless = Archive::new().file("checkpoint/inventory.img", &inventory());
+    let nameless = Archive::new()
+        .file("checkpoint/inventory.img", &inventory())
+        .file("checkpoint/pstree.img", &pstree());
     write(&lab.path("flat/nobodys.tar"), &nameless.bytes());
     assert!(lab.refusal("x").contains("no checkpoint x"));
     for name in ["other/x", "smuggled", "theirs"] {

@@ -155,7 +155,7 @@ pub(super) const CAUSES: &[Cause] = &[
         lines: &["send_fds failed ({error})"],
         object: "[process {pid}]",
         meaning: "one of its descriptors cannot be handed to CRIU through a socket; io_uring instances are so since Linux 6.7",
-        remedy: "have the program close its io_uring (Node.js: UV_USE_IO_URING=0; libuv, liburing and databases have a setting)",
+        remedy: "have the program close its io_uring (libuv before 1.49, Node.js: UV_USE_IO_URING=0; databases have a setting), or forbid io_uring_setup in the container's seccomp profile",
         ..Cause::NEW
     },
     Cause {

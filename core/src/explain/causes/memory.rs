@@ -8,7 +8,7 @@ pub(super) const CAUSES: &[Cause] = &[
         lines: &["Unknown shit {mode#} (anon_inode:[io_uring])"],
         object: "[process {pid}: ]io_uring[ at {area}]",
         meaning: "the process uses io_uring, which CRIU cannot save",
-        remedy: "run the program without it (Node.js: UV_USE_IO_URING=0; PostgreSQL: io_method=worker; or kernel.io_uring_disabled=2)",
+        remedy: "run the program without it (libuv before 1.49, Node.js: UV_USE_IO_URING=0; PostgreSQL: io_method=worker), or forbid io_uring_setup in the container's seccomp profile (containerd 2's RuntimeDefault does), or set kernel.io_uring_disabled=2",
         ..Cause::NEW
     },
     Cause {
