@@ -85,6 +85,7 @@ impl Machine {
             engines: Vec::new(),
             handler: "restow".to_owned(),
             criu_in_path: true,
+            hooks: true,
             restart: false,
             stay: false,
             dry_run: false,

@@ -88,7 +88,8 @@ impl Podman {
         Ok(())
     }
 
-    fn import_image(&self) -> Result<()> {
+    /// Makes the image of the probe.
+    pub fn import_image(&self) -> Result<()> {
         let root = self.path("/opt/image");
         for dir in ["dev", "etc", "proc", "sys", "tmp", "run", "reports", "data"] {
             fs::create_dir_all(root.join(dir)).context("Make the image")?;

@@ -72,7 +72,7 @@ pub struct HeldSocket {
 
 impl Report {
     /// Reads a report.
-    pub(crate) fn read(path: &Path) -> Result<Self> {
+    pub fn read(path: &Path) -> Result<Self> {
         let text = fs::read(path).with_context(|| format!("Read {}", path.display()))?;
         serde_json::from_slice(&text).with_context(|| format!("Understand {}", path.display()))
     }

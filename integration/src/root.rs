@@ -117,6 +117,12 @@ pub fn of_machine(suite: Suite, progress: &mut dyn FnMut(&str)) -> Result<PathBu
     special("machine", suite, &packages, progress)
 }
 
+/// A root with Docker, for a node.
+pub fn with_docker(suite: Suite, progress: &mut dyn FnMut(&str)) -> Result<PathBuf> {
+    let packages = [suite.packages(), &["docker.io", "docker-cli"]].concat();
+    special("docker", suite, &packages, progress)
+}
+
 /// A root in which programs are built, without Rust. It is made into a base image.
 pub fn of_builder(suite: Suite, progress: &mut dyn FnMut(&str)) -> Result<PathBuf> {
     special(

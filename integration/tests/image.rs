@@ -226,13 +226,17 @@ fn the_sources_alone_make_the_image() -> Result<()> {
         "chmod",
         &["--recursive", "a+rwX", "/var/lib/containers/cargo"],
     )?;
+    // The host is the node, which has no network.
     let build = [
         "build",
         "--quiet",
         "--isolation",
         "chroot",
         "--network",
-        "none",
+        "host",
+        // What a user may have who has no CAP_SYS_RESOURCE.
+        "--ulimit",
+        "nofile=1024:1024",
         "--volume",
         "/var/lib/containers/cargo:/usr/local/cargo",
         "--env",
@@ -262,7 +266,8 @@ fn import_builder(podman: &Podman) -> Result<()> {
         .context("Rust is nowhere")?
         .to_string_lossy();
     let mut tar = Command::new("tar");
-    tar.args(["--create", "--directory"]).arg(&root).arg(".");
+    tar.args(["--create", "--exclude=./usr/local", "--directory"]);
+    tar.arg(&root).arg(".");
     tar.arg("--directory").arg(rust.with_file_name(""));
     tar.arg(format!("--transform=s,^{name}/,usr/local/,"));
     let mut tar = tar

@@ -4,6 +4,7 @@ use std::fs;
 
 use anyhow::{Context, Result, bail, ensure};
 use restow_integration::engine::{Mode, Runtime};
+use restow_integration::installation::{bring, restow_done};
 use restow_integration::on_both_suites;
 use restow_integration::podman::{IMAGE, Podman, deploy};
 use restow_integration::suite::Suite;
@@ -12,6 +13,8 @@ on_both_suites!(
     hooks_refuse_what_cannot_be_meant_and_what_would_start_afresh,
     containers_with_hooks_are_checkpointed_and_restored,
     a_stock_checkpoint_gets_a_source_json_by_the_action_script,
+    installed_hooks_are_called,
+    with_hooks_alone_a_cgroup_file_moves_where_the_runtime_names_the_cgroup,
 );
 
 const HOOKS: &str = "/usr/share/containers/oci/hooks.d";
@@ -144,6 +147,61 @@ fn a_stock_checkpoint_gets_a_source_json_by_the_action_script(suite: Suite) -> R
         "action script | {suite} | a stock checkpoint has source.json and is restored by Restow"
     );
     Ok(())
+}
+
+fn installed_hooks_are_called(suite: Suite) -> Result<()> {
+    let podman = Podman::bare(suite)?;
+    let node = podman.engine().node();
+    bring(node)?;
+    restow_done(node, &["install", "--hooks"])?;
+    podman.import_image()?;
+    let run = |annotation: &str| {
+        let options = [
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "--annotation",
+            annotation,
+        ];
+        podman.run(&[&options[..], &[IMAGE, "/probe", "cat", "/etc/hosts"]].concat())
+    };
+    run("restow.dev/enabled=true")?;
+    let error = refused(run("restow.dev/hostnam=x"))?;
+    ensure!(error.contains("precreate"), "podman said: {error}");
+    restow_done(node, &["uninstall"])?;
+    run("restow.dev/hostnam=x")?;
+    println!("hooks | {suite} | installed by restow install, and taken back");
+    Ok(())
+}
+
+/// The hooks change nothing of a restore: what moves with them is what the runtime can do alone.
+fn with_hooks_alone_a_cgroup_file_moves_where_the_runtime_names_the_cgroup(
+    suite: Suite,
+) -> Result<()> {
+    let podman = with_hooks(suite)?.stock();
+    podman.probe("a", &["--network", "none"], &HELD)?;
+    let before = podman.report("a")?;
+    podman.run(&["container", "checkpoint", "--export", "/tmp/a.tar", "a"])?;
+    podman.run(&["rm", "a"])?;
+    let restore = ["container", "restore", "--import", "/tmp/a.tar"];
+    podman.run(&[&restore[..], &["--name", "b"]].concat())?;
+    let after = podman.report("b")?;
+    ensure!(after.counter >= before.counter, "It started afresh");
+    // podman says where it is, which may be the old container's.
+    let id = podman.inspect("b", "{{.Id}}")?;
+    let there = podman.inspect("b", "{{.State.CgroupPath}}")?.contains(&id);
+    let own = podman.cgroup_inode("b", "cgroup.events");
+    let right = there && own.is_ok_and(|inode| inode == after.files[0].inode);
+    // runc before 1.2 does not tell criu where the container's cgroup is.
+    let can = (suite, Runtime::chosen()) != (Suite::Stable, Runtime::Runc);
+    ensure!(
+        right || !can,
+        "It is in another's cgroup, or {:?} is not its own, with a runtime that can",
+        after.files[0]
+    );
+    println!("hooks alone | {suite} | its cgroup file is its own: {right}");
+    podman.run(&["rm", "--force", "b"]).map(drop)
 }
 
 /// What podman says when it fails.

@@ -111,7 +111,14 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
 
 /// Files of the integration suite that run with runc only: they do the same whatever the runtime is, or, `shim_restore`, take away what crun
 /// has forgotten by then.
-const WITHOUT_RUNTIME: &[&str] = &["crit", "explain", "nodes", "shim_restore"];
+const WITHOUT_RUNTIME: &[&str] = &[
+    "crit",
+    "docker",
+    "explain",
+    "image",
+    "nodes",
+    "shim_restore",
+];
 
 /// Files of the integration suite whose scenarios are also run on pods that containerd makes.
 const ON_PODS: &[&str] = &["cgroup", "identity", "mounts"];

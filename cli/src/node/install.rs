@@ -42,6 +42,10 @@ pub struct Args {
     #[arg(long)]
     pub criu_in_path: bool,
 
+    /// Have podman and CRI-O call our OCI hooks for containers with an annotation of ours
+    #[arg(long)]
+    pub hooks: bool,
+
     /// Restart containerd and CRI-O when their configuration has changed
     #[arg(long)]
     pub restart: bool,
@@ -261,6 +265,9 @@ fn wish(
                 programs::SHIM
             ));
         }
+    }
+    if args.hooks && source.has(programs::HOOK) {
+        wish.changes.extend(snippets::hooks(&layout.directory()));
     }
     let runtimes = runtimes(args, &layout, &real);
     for (engine, program, directory, unit) in [

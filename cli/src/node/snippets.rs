@@ -1,4 +1,4 @@
-//! What CRI-O and podman read to know our runtimes.
+//! What CRI-O and podman read to know our runtimes and hooks.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,25 @@ use super::change::{Change, Wanted};
 pub const CRI_O: &str = "/etc/crio/crio.conf.d/50-restow.conf";
 /// podman's file of ours.
 pub const PODMAN: &str = "/etc/containers/containers.conf.d/50-restow.conf";
+
+/// Where podman and CRI-O look for OCI hooks.
+const HOOKS: &str = "/usr/share/containers/oci/hooks.d";
+/// The shipped descriptions of ours, with their names there, and where they say that our programs are.
+const SHIPPED_HOOKS: [(&str, &str); 3] = [
+    (
+        "restow-create.json",
+        include_str!("../../../deploy/hooks.d/restow-create.json"),
+    ),
+    (
+        "restow-poststop.json",
+        include_str!("../../../deploy/hooks.d/restow-poststop.json"),
+    ),
+    (
+        "restow-precreate.json",
+        include_str!("../../../deploy/hooks.d/restow-precreate.json"),
+    ),
+];
+const SHIPPED_DIRECTORY: &str = "/usr/local/lib/restow/";
 
 const HEADER: &str = "# Made by `restow install`; `restow uninstall` removes it.\n";
 
@@ -53,6 +72,21 @@ pub fn podman(runtimes: &[(Runtime, PathBuf)]) -> Change {
         );
     }
     file(PODMAN, text, "podman's runtimes")
+}
+
+/// The OCI hooks, whose program is in `directory` of the node.
+#[must_use]
+pub fn hooks(directory: &Path) -> Vec<Change> {
+    let directory = format!("{}/", directory.display());
+    let hooks = SHIPPED_HOOKS.iter().map(|(name, text)| {
+        let text = text.replace(SHIPPED_DIRECTORY, &directory);
+        file(
+            &format!("{HOOKS}/{name}"),
+            text,
+            "an OCI hook for podman and CRI-O",
+        )
+    });
+    hooks.collect()
 }
 
 fn file(path: &str, text: String, what: &str) -> Change {

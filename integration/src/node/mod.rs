@@ -236,11 +236,14 @@ fn launch(options: &NodeOptions, detached: bool) -> Result<(NodeState, Child)> {
     {
         bail!("{id:?} is no name for a node: use up to 48 letters, digits and dashes");
     }
-    let root = Root::require(options.suite)?;
+    let root = match &options.root {
+        Some(root) => root.clone(),
+        None => Root::require(options.suite)?.path,
+    };
     let order = Order {
         id,
         suite: options.suite,
-        root: root.path,
+        root,
         cgroup_view: options.cgroup_view,
         detached,
     };

@@ -1,6 +1,7 @@
 //! What a node can be asked for.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +36,8 @@ pub struct NodeOptions {
     pub cgroup_view: CgroupView,
     /// Its name, and its host name. One is made up when this is empty.
     pub id: Option<String>,
+    /// Its root file system, when it is not that of the suite.
+    pub root: Option<PathBuf>,
 }
 
 impl NodeOptions {
@@ -45,6 +48,7 @@ impl NodeOptions {
             suite,
             cgroup_view: CgroupView::V2,
             id: None,
+            root: None,
         }
     }
 
