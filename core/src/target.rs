@@ -166,13 +166,13 @@ pub struct Target {
     pub network_namespace: Option<HostPath>,
     /// What is there; `None` when nobody has looked.
     pub network: Option<TargetNetwork>,
-    /// What is at the paths that [`crate::plan::lookups`] asked for; `None` for a path where nothing is.
+    /// What is at the paths that [`crate::plan::Questions::files`] asked for; `None` for a path where nothing is.
     pub files: BTreeMap<HostPath, Option<FileFact>>,
-    /// Of the directories that [`crate::plan::carried_into`] asked for, whether they are empty.
+    /// Of the directories that [`crate::plan::Questions::directories`] asked for, whether they are empty.
     pub empty: BTreeMap<HostPath, bool>,
     /// Those of them into which the checkpoint's content has been unpacked.
     pub unpacked: BTreeSet<HostPath>,
-    /// What a watch on each of the paths that [`crate::plan::watch_lookups`] asked for would watch; `None` where nothing
+    /// What a watch on each of the paths that [`crate::plan::Questions::watches`] asked for would watch; `None` where nothing
     /// is.
     pub watched: BTreeMap<HostPath, Option<WatchedObject>>,
 }

@@ -13,7 +13,7 @@ use restow::ids::{CgroupPath, ContainerPath, HostPath, NsPid};
 use restow::plan::{self, Plan};
 use restow::policy::Policy;
 use restow::source::images::{self, ImageDir};
-use restow::source::{Hierarchy, Source};
+use restow::source::{Hierarchy, Source, pages};
 use restow::stage::Staging;
 use restow::target::{CgroupMount, FileFact, ObjectId, Target, TargetMount};
 
@@ -50,7 +50,7 @@ fn target(source: &Source) -> Target {
             source,
         });
     }
-    for (ino, lookup) in (1..).zip(plan::lookups(source, &target)) {
+    for (ino, lookup) in (1..).zip(plan::Questions::of(source, &target, &Policy::default()).files) {
         let fact = FileFact {
             id: ObjectId { dev: 1, ino },
             size: 12,
@@ -172,6 +172,41 @@ fn staging_edits_what_the_plan_names_links_the_rest_and_leaves_the_originals() {
 
         staging.remove().unwrap();
         assert_eq!(content(&set), before);
+    }
+}
+
+#[test]
+fn memory_that_is_missing_is_named_and_a_pagemap_of_an_earlier_dump_is_not_believed() {
+    for set in sets() {
+        let set = copy(&set);
+        let dir = open(set.path());
+        let error = pages::check(&dir).unwrap_err().to_string();
+        assert!(
+            error.contains("pages-1.img: it has 27 bytes, and pagemap-1.img says"),
+            "{error}"
+        );
+        // As an earlier dump into the same directory leaves them: a process and a segment whose pages are now another's.
+        for number in 1..=3 {
+            let pages = set.path().join(format!("pages-{number}.img"));
+            let pages = fs::File::options().write(true).open(pages).unwrap();
+            pages.set_len(1 << 20).unwrap();
+        }
+        pages::check(&dir).unwrap();
+        let mut pagemap = fs::read(set.path().join("pagemap-7.img")).unwrap();
+        let area = [16, 0x80, 0x80, 0x80, 0x80, 1, 32, 4];
+        pagemap.extend(u32::try_from(area.len() + 2).unwrap().to_le_bytes());
+        pagemap.extend([8, 0].into_iter().chain(area));
+        for name in ["pagemap-99.img", "pagemap-shmem-5.img"] {
+            fs::write(set.path().join(name), &pagemap).unwrap();
+        }
+        pages::check(&dir).unwrap();
+        // In a process of the checkpoint it would count.
+        fs::write(set.path().join("pagemap-7.img"), &pagemap).unwrap();
+        let error = pages::check(&dir).unwrap_err().to_string();
+        assert!(
+            error.contains("pages-3.img: it has 1048576 bytes"),
+            "{error}"
+        );
     }
 }
 

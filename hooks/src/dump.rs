@@ -233,7 +233,7 @@ impl Stage for Dump {
                 return match connections::forbid(self.init, self.policy.tcp) {
                     Ok(()) => self.find_unreachable(),
                     Err(reason) => {
-                        self.journal.line(format_args!("vetoed: {reason}"));
+                        self.journal.veto(&reason);
                         Answer::Veto(reason)
                     }
                 };
@@ -249,7 +249,7 @@ impl Stage for Dump {
             }
             // The container goes on running, and its owner learns now, not at the restore, that something is wrong.
             Err(reason) => {
-                self.journal.line(format_args!("vetoed: {reason}"));
+                self.journal.veto(&reason);
                 Answer::Veto(reason)
             }
         }

@@ -206,14 +206,8 @@ impl Restore {
             .and_then(|(hierarchy, path)| self.target.cgroup_path_on_host(hierarchy, path));
     }
 
-    fn post_restore(&mut self, init: HostPid) -> Result<usize, String> {
-        let tree = RestoredTree::of(init)
-            .map_err(|error| format!("The restored tree cannot be looked at: {error}"))?;
-        if !self.plan.cgroup.by_criu {
-            cgroup::place(&self.plan.cgroup.placements, tree.tasks(), &self.target).map_err(
-                |error| format!("A restored process cannot be moved to its sub-cgroup: {error}"),
-            )?;
-        }
+    fn post_restore(&mut self, init: HostPid) -> Result<(), String> {
+        let tree = RestoredTree::placed(init, &self.plan.cgroup, &self.target)?;
         attach(init, &self.plan.added_mounts, self.plan.read_only_root)
             .map_err(|error| format!("A mount of the new pod cannot be attached: {error}"))?;
         protect(init, &self.plan).map_err(|error| {
@@ -228,7 +222,7 @@ impl Restore {
             self.hold = Some(Hold::ready(&self.own_cgroups, tasks, &self.target)?);
         }
         self.seen = Some(tree.into_observations());
-        verdict.judge("container", |mismatch| self.journal.line(mismatch))
+        self.journal.judge("container", &verdict)
     }
 }
 
@@ -291,14 +285,9 @@ impl Stage for Restore {
             return Answer::Veto("criu did not say which process it restored".into());
         };
         match self.post_restore(init) {
-            Ok(compared) => {
-                self.journal.line(format_args!(
-                    "verified: {compared} comparisons with /proc, all as planned"
-                ));
-                Answer::Forward
-            }
+            Ok(()) => Answer::Forward,
             Err(reason) => {
-                self.journal.line(format_args!("vetoed: {reason}"));
+                self.journal.veto(&reason);
                 Answer::Veto(reason)
             }
         }

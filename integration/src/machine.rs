@@ -32,7 +32,7 @@ After=multi-user.target dbus.service
 [Service]
 Type=oneshot
 TimeoutStartSec=infinity
-ExecStart=/bin/sh -c 'mount -o ro /dev/vdb /mnt; exec > /dev/ttyS1 2>&1; sh /mnt/run; echo; echo machine-exit $?'
+ExecStart=/bin/sh -c 'mount -o ro /dev/vdb /mnt; exec > /dev/ttyS1 2>&1; sh /mnt/run; code=$?; echo; echo machine-exit $code'
 ExecStopPost=/usr/bin/systemctl --no-block poweroff
 Delegate=yes
 
@@ -117,13 +117,17 @@ fn watch(machine: &Child) -> std::sync::mpsc::Sender<()> {
 /// The disk of a root, made once.
 fn system_disk(root: &Path) -> Result<PathBuf> {
     let disk = root.with_extension("ext4");
-    if disk.is_file() {
+    let units = root.join("etc/systemd/system");
+    let unit = units.join("machine-run.service");
+    // One of an earlier state of this file would go by another unit.
+    if disk.is_file() && fs::read_to_string(&unit).is_ok_and(|text| text == UNIT) {
         return Ok(disk);
     }
-    let units = root.join("etc/systemd/system");
+    if disk.exists() {
+        fs::remove_file(&disk).with_context(|| format!("Remove {}", disk.display()))?;
+    }
     let wanted = units.join("multi-user.target.wants");
     fs::create_dir_all(&wanted).with_context(|| format!("Create {}", wanted.display()))?;
-    let unit = units.join("machine-run.service");
     fs::write(&unit, UNIT).with_context(|| format!("Write {}", unit.display()))?;
     let link = wanted.join("machine-run.service");
     if !link.is_symlink() {

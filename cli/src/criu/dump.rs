@@ -139,7 +139,7 @@ impl Work for Dump {
             }
             // criu fails then, and the tree goes on: better now than at the restore.
             Err(reason) => {
-                self.journal.line(format_args!("vetoed: {reason}"));
+                self.journal.veto(&reason);
                 if let Some(stderr) = &mut self.stderr {
                     let _ = writeln!(stderr, "restow: {reason}");
                 }

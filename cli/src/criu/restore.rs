@@ -191,15 +191,9 @@ impl Restore {
         Ok(())
     }
 
-    fn post_restore(&mut self, init: HostPid) -> Result<usize, String> {
-        let tree = RestoredTree::of(init)
-            .map_err(|error| format!("The restored tree cannot be looked at: {error}"))?;
-        if !self.plan.cgroup.by_criu {
-            cgroup::place(&self.plan.cgroup.placements, tree.tasks(), &self.target).map_err(
-                |error| format!("A restored process cannot be moved to its sub-cgroup: {error}"),
-            )?;
-        }
-        verify(&self.plan, &tree).judge("tree", |mismatch| self.journal.line(mismatch))
+    fn post_restore(&mut self, init: HostPid) -> Result<(), String> {
+        let tree = RestoredTree::placed(init, &self.plan.cgroup, &self.target)?;
+        self.journal.judge("tree", &verify(&self.plan, &tree))
     }
 
     /// Holds what there is of the tree, should criu be killed.
@@ -229,14 +223,9 @@ impl Work for Restore {
         match (action, init) {
             ("post-restore", None) => Err("criu did not say which process it restored".into()),
             ("post-restore", Some(init)) => match self.post_restore(init) {
-                Ok(compared) => {
-                    self.journal.line(format_args!(
-                        "verified: {compared} comparisons with /proc, all as planned"
-                    ));
-                    Ok(Next::Stay)
-                }
+                Ok(()) => Ok(Next::Stay),
                 Err(reason) => {
-                    self.journal.line(format_args!("vetoed: {reason}"));
+                    self.journal.veto(&reason);
                     if let Some(stderr) = &mut self.stderr {
                         let _ = writeln!(stderr, "restow: {reason}");
                     }

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::name::{CheckpointName, NameError, Namespace};
+use crate::host::own_dir::{self, Failed};
 use crate::policy;
 use crate::source::images as source_images;
 
@@ -112,24 +113,13 @@ pub enum Error {
         what: String,
     },
     /// Something on the node.
-    #[error("Cannot {action} {path}")]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// On which path.
-        path: PathBuf,
-        /// Why it failed.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] Failed),
 }
 
 /// For `map_err`.
 pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::Io {
-        action,
-        path: path.to_path_buf(),
-        source,
-    }
+    move |source| own_dir::failed(action, path)(source).into()
 }
 
 /// For `map_err`, where an [`io::Error`] says what is wrong with the checkpoint itself.

@@ -186,11 +186,9 @@ impl Store {
         form: Form,
     ) -> Result<Incoming, Error> {
         let Some(root) = self.settings.roots.first() else {
-            return Err(Error::Io {
-                action: "put a checkpoint into",
-                path: "roots below [checkpoints] in the node's configuration".into(),
-                source: io::Error::other("no root is named there"),
-            });
+            let roots = Path::new("roots below [checkpoints] in the node's configuration");
+            let none = io::Error::other("no root is named there");
+            return Err(failed("put a checkpoint into", roots)(none));
         };
         make_root(root).map_err(failed("make", root))?;
         open_root(root)?;

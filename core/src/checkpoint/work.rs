@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{Error, failed};
 use super::unpack::is_roots;
-use crate::host::own_dir::{self, Failed, OwnDir};
+use crate::host::own_dir::{self, OwnDir};
 
 const STATE: &str = "state.json";
 
@@ -56,21 +56,6 @@ impl State {
 pub(super) fn id_of(path: &Path) -> std::io::Result<(u64, u64)> {
     let meta = fs::metadata(path)?;
     Ok((meta.dev(), meta.ino()))
-}
-
-impl From<Failed> for Error {
-    fn from(failed: Failed) -> Self {
-        let Failed {
-            action,
-            path,
-            source,
-        } = failed;
-        Self::Io {
-            action,
-            path,
-            source,
-        }
-    }
 }
 
 /// A directory that this process works on.

@@ -1,7 +1,7 @@
 //! What is at the paths that a plan wants to know about.
 //!
-//! The planner names paths ([`crate::plan::lookups`], [`crate::plan::watch_lookups`]) and takes the answers as facts; this
-//! is where they are looked up, for the interposer and for `restow plan` alike.
+//! The planner names paths ([`Questions`]) and takes the answers as facts; this is where they are looked up, for the
+//! interposer and for `restow plan` alike.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -13,31 +13,19 @@ use nix::fcntl::AtFlags;
 use nix::sys::stat::fstatat;
 
 use super::carry::is_empty;
-use super::{absent_as_none, fact_of, look_up, network, open_in, watched_object};
+use super::{Failed, absent_as_none, fact_of, look_up, network, open_in, own_dir, watched_object};
 use crate::ids::HostPath;
-use crate::plan::{self, Lookup, Plan};
+use crate::plan::{self, Lookup, Plan, Questions};
 use crate::policy::Policy;
 use crate::shares::in_shares;
 use crate::source::Source;
 use crate::target::{FileFact, Target, TargetNetwork};
 
-/// A path on the node that could not be looked at.
-#[derive(Debug, thiserror::Error)]
-#[error("Cannot {action} {path}")]
-pub struct Error {
-    /// What was tried.
-    action: &'static str,
-    /// On which path.
-    path: HostPath,
-    /// Why it failed.
-    source: io::Error,
-}
-
 /// Looks at everything the plan wants to know about, and plans.
 ///
 /// # Errors
 /// When the kernel does not let us look at a path for another reason than its absence.
-pub fn plan(source: &Source, target: &mut Target, policy: &Policy) -> Result<Plan, Error> {
+pub fn plan(source: &Source, target: &mut Target, policy: &Policy) -> Result<Plan, Failed> {
     gather(source, target, policy)?;
     Ok(plan::plan(source, target, policy))
 }
@@ -46,15 +34,16 @@ pub fn plan(source: &Source, target: &mut Target, policy: &Policy) -> Result<Pla
 ///
 /// # Errors
 /// When the kernel does not let us look at a path for another reason than its absence.
-pub fn gather(source: &Source, target: &mut Target, policy: &Policy) -> Result<(), Error> {
-    for directory in plan::carried_into(source, target) {
+pub fn gather(source: &Source, target: &mut Target, policy: &Policy) -> Result<(), Failed> {
+    target.maps = policy.maps.clone();
+    plan::place_container(source, target);
+    let asked = Questions::of(source, target, policy);
+    for directory in asked.directories {
         let empty = is_empty(&directory).map_err(failed("read", &directory))?;
         target.empty.insert(directory, empty);
     }
-    target.maps = policy.maps.clone();
-    plan::place_container(source, target);
-    let to_come = ToCome::new(plan::cgroups_to_make(source, target, policy));
-    let mut lookups = plan::lookups(source, target).into_iter();
+    let to_come = ToCome::new(asked.cgroups_to_come);
+    let mut lookups = asked.files.into_iter();
     let mut facts = Vec::with_capacity(lookups.len());
     loop {
         let batch: Vec<Lookup> = lookups.by_ref().take(BATCH).collect();
@@ -72,7 +61,7 @@ pub fn gather(source: &Source, target: &mut Target, policy: &Policy) -> Result<(
     }
     // As a whole: one by one, in order, they would fill little more than half of the map's memory.
     target.files.append(&mut facts.into_iter().collect());
-    for lookup in plan::watch_lookups(source, target) {
+    for lookup in asked.watches {
         let path = lookup.path();
         let found = watched_object(&lookup).map_err(failed("watch", &path))?;
         let promised =
@@ -137,7 +126,7 @@ fn appears(dir: &HostPath, name: &str) -> bool {
 const BATCH: usize = 16_384;
 
 /// The whole path and what is there, of each, in the same order. The kernel answers on several processors at once.
-fn look_up_all(lookups: &[Lookup]) -> Result<Vec<(HostPath, Option<FileFact>)>, Error> {
+fn look_up_all(lookups: &[Lookup]) -> Result<Vec<(HostPath, Option<FileFact>)>, Failed> {
     let shares = in_shares(lookups, look_up_each);
     let mut found = Vec::with_capacity(lookups.len());
     for share in shares {
@@ -146,7 +135,7 @@ fn look_up_all(lookups: &[Lookup]) -> Result<Vec<(HostPath, Option<FileFact>)>, 
     Ok(found)
 }
 
-fn look_up_each(lookups: &[Lookup]) -> Result<Vec<(HostPath, Option<FileFact>)>, Error> {
+fn look_up_each(lookups: &[Lookup]) -> Result<Vec<(HostPath, Option<FileFact>)>, Failed> {
     let mut looker = Looker::default();
     let found = lookups.iter().map(|lookup| {
         let path = lookup.path();
@@ -198,12 +187,8 @@ impl Looker {
     }
 }
 
-fn failed(action: &'static str, path: &HostPath) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error {
-        action,
-        path: path.clone(),
-        source,
-    }
+fn failed(action: &'static str, path: &HostPath) -> impl FnOnce(io::Error) -> Failed {
+    own_dir::failed(action, path.as_path())
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::observed::Observations;
 use crate::plan::Plan;
+use crate::verify::Verdict;
 
 /// Name of our log in the work directory.
 pub const LOG: &str = "restow.log";
@@ -98,6 +99,23 @@ impl Journal {
         let now = humantime::format_rfc3339_millis(SystemTime::now());
         // One write, so that lines of two processes do not mix.
         let _ = log.write_all(format!("{now} {} {text}\n", self.label).as_bytes());
+    }
+
+    /// How the verification of the restored `what` ended: each mismatch, or how much was compared.
+    ///
+    /// # Errors
+    /// In words, the reason for a veto.
+    pub fn judge(&mut self, what: &str, verdict: &Verdict) -> Result<(), String> {
+        let compared = verdict.judge(what, |mismatch| self.line(mismatch))?;
+        self.line(format_args!(
+            "verified: {compared} comparisons with /proc, all as planned"
+        ));
+        Ok(())
+    }
+
+    /// Why CRIU is stopped where it asks whether to go on.
+    pub fn veto(&mut self, reason: &str) {
+        self.line(format_args!("vetoed: {reason}"));
     }
 
     /// CRIU's log, for reading, and its path.

@@ -48,6 +48,7 @@ use crate::target::{CgroupMount, FileFact, ObjectId};
 
 pub use bundle::Bundle;
 pub use handover::{Exposure, Handed, open_handed};
+pub use own_dir::Failed;
 pub use parse::MountInfo;
 pub use pidfd::{End, PidFd};
 pub use restored::RestoredTree;

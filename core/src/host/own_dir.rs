@@ -11,15 +11,20 @@ use nix::fcntl::{Flock, FlockArg};
 /// Name of the lock inside such a directory; while it is held, the directory is in use.
 pub(crate) const LOCK: &str = ".lock";
 
-/// What could not be done.
-#[derive(Debug)]
-pub(crate) struct Failed {
-    pub(crate) action: &'static str,
-    pub(crate) path: PathBuf,
-    pub(crate) source: io::Error,
+/// What could not be done with a path of the node.
+#[derive(Debug, thiserror::Error)]
+#[error("Cannot {action} {path}")]
+pub struct Failed {
+    /// What was tried.
+    action: &'static str,
+    /// On which path.
+    path: PathBuf,
+    /// Why it failed.
+    source: io::Error,
 }
 
-fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Failed {
+/// For `map_err`.
+pub(crate) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Failed {
     move |source| Failed {
         action,
         path: path.to_path_buf(),

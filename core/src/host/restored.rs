@@ -14,10 +14,11 @@ use nix::sys::stat::stat;
 use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::socket_table::{SocketTable, socket_inode};
-use super::{cgroups, file_fact, hostname_in, open_in, parse};
+use super::{cgroup, cgroups, file_fact, hostname_in, open_in, parse};
 use crate::ids::{CgroupPath, ContainerPath, HostPid, NsPid};
+use crate::plan::CgroupPlan;
 use crate::source::{Hierarchy, WatchedObject};
-use crate::target::ObjectId;
+use crate::target::{ObjectId, Target};
 use crate::verify::{Descriptor, InetLine, Restored, UnixLine};
 
 /// A restored tree. Must be read from outside the container's cgroup namespace.
@@ -58,6 +59,21 @@ impl RestoredTree {
             tasks,
             sockets: OnceCell::new(),
         })
+    }
+
+    /// The same, with every task in its cgroup of the plan where that is not CRIU's business.
+    ///
+    /// # Errors
+    /// In words, when the init is gone or a task cannot be moved.
+    pub fn placed(init: HostPid, plan: &CgroupPlan, target: &Target) -> Result<Self, String> {
+        let tree = Self::of(init)
+            .map_err(|error| format!("The restored tree cannot be looked at: {error}"))?;
+        if !plan.by_criu {
+            cgroup::place(&plan.placements, &tree.tasks, target).map_err(|error| {
+                format!("A restored process cannot be moved to its sub-cgroup: {error}")
+            })?;
+        }
+        Ok(tree)
     }
 }
 

@@ -1,16 +1,16 @@
 //! From facts to a plan, without a system call.
 //!
 //! ```text
-//! Source ┐                       ┌ file edits ──┐
-//! Target ├─ lookups ─ plan() ──▶ │ mount edits  ├─▶ stage
-//! Policy ┘                       │ host names   │
-//!                                │ cgroup       ├─▶ interposer
-//!                                │ expectations ├─▶ verify
-//!                                └ findings ────┴─▶ people
+//! Source ┐                         ┌ file edits ──┐
+//! Target ├─ Questions ─ plan() ──▶ │ mount edits  ├─▶ stage
+//! Policy ┘                         │ host names   │
+//!                                  │ cgroup       ├─▶ interposer
+//!                                  │ expectations ├─▶ verify
+//!                                  └ findings ────┴─▶ people
 //! ```
 //!
-//! What is at a path on the node is a fact like any other: [`lookups`] names the paths, an edge looks (see
-//! [`crate::host`]), and [`plan`] takes the answers in [`Target::files`]. So the same function serves the interposer,
+//! What is at a path on the node is a fact like any other: [`Questions`] names the paths, an edge looks (see
+//! [`crate::host::facts`]), and [`plan`] takes the answers in the [`Target`]. So the same function serves the interposer,
 //! `restow plan` and the tests.
 
 mod access;
@@ -27,6 +27,7 @@ mod masks;
 mod mounts;
 mod placement;
 mod privileges;
+mod questions;
 mod resolve;
 mod sockets;
 mod stacked;
@@ -34,7 +35,6 @@ mod sub_cgroups;
 mod tree;
 mod watches;
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -44,6 +44,7 @@ pub use connections::{Connections, refused};
 pub use explicit::place_container;
 pub use identity::OomScore;
 pub use placement::{CgroupPlan, Placement};
+pub use questions::Questions;
 pub use resolve::Lookup;
 pub use sockets::{SocketAction, SocketPlace, SocketPlan, SocketsPlan, UnixPlan, endpoints};
 pub use sub_cgroups::SubCgroup;
@@ -51,9 +52,8 @@ pub use sub_cgroups::SubCgroup;
 use crate::finding::{Finding, Holder, Object, Rule, Severity};
 use crate::ids::{ContainerPath, FileId, HostPath, MountId};
 use crate::policy::{self, Policy};
-use crate::shares::in_shares;
 use crate::source::manifest::CarriedVolume;
-use crate::source::{OpenFile, Source, WatchKind, WatchedObject};
+use crate::source::{Source, WatchKind, WatchedObject};
 use crate::target::{ObjectId, Target};
 use resolve::Resolver;
 
@@ -293,47 +293,9 @@ impl Plan {
     }
 }
 
-/// The paths on the node that [`plan`] wants to know about.
-pub fn lookups(source: &Source, target: &Target) -> BTreeSet<Lookup> {
-    let resolver = Resolver::new(source, target);
-    let files: Vec<&OpenFile> = source
-        .files
-        .values()
-        .filter(|file| !source.remapped.contains(&file.id))
-        .collect();
-    let of_files = in_shares(&files, |files| -> Vec<Lookup> {
-        files
-            .iter()
-            .filter_map(|file| files::lookup(&resolver.resolve(file)).cloned())
-            .collect()
-    });
-    let mut wanted: BTreeSet<Lookup> = of_files.into_iter().flatten().collect();
-    wanted.extend(mounts::lookups(source, target, &resolver));
-    wanted.extend(explicit::lookups(target));
-    wanted.extend(sockets::lookups(source, &resolver));
-    wanted
-}
-
-/// Cgroups that are there when the container is restored, and may not be yet, as paths on the node.
-pub fn cgroups_to_make(source: &Source, target: &Target, policy: &Policy) -> BTreeSet<HostPath> {
-    placement::to_make(source, target, policy, &Resolver::new(source, target))
-}
-
-/// The directories on the node of which [`plan`] wants to know whether they are empty.
-pub fn carried_into(source: &Source, target: &Target) -> BTreeSet<HostPath> {
-    carry::directories(source, target)
-}
-
 /// Whether what a look-up did not find comes with the checkpoint's content.
 pub fn is_carried(source: &Source, target: &Target, policy: &Policy, lookup: &Lookup) -> bool {
     carry::to_come(source, target, policy, lookup)
-}
-
-/// The paths on the node on which [`plan`] wants to know what a watch would watch ([`crate::host::watched_object`]).
-pub fn watch_lookups(source: &Source, target: &Target) -> BTreeSet<Lookup> {
-    watches::lookups(source, &Resolver::new(source, target))
-        .into_iter()
-        .collect()
 }
 
 /// Plans the restore.

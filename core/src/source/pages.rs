@@ -3,10 +3,11 @@
 //! CRIU does not compare them. Of a file that is too short the restored tasks read on and on: `preadv` gives nothing and is
 //! called again (`criu/pie/restorer.c`, `restore_preadv`), until the client of CRIU gives up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io;
 
+use criu_image::views::PstreeEntry;
 use criu_image::wire::fields;
 use criu_image::{Kind, Named, Reader};
 
@@ -27,27 +28,46 @@ const MAX_RECORD: u32 = 128;
 
 /// Checks that every file with pages has at least what the pagemaps say.
 ///
+/// CRIU does not empty a directory before it dumps there. So a file with pages that a process of the checkpoint has is not compared with
+/// what other pagemaps say of it, which an earlier dump may have left.
+///
 /// The cost follows the number of areas, not of pages: the files with pages are not read.
 ///
 /// # Errors
 /// When a pagemap cannot be read, or a file is missing or too short.
 pub fn check(images: &ImageDir) -> Result<(), Error> {
-    let page = page_size();
-    let mut needed: BTreeMap<u32, (u64, String)> = BTreeMap::new();
+    let processes = images.all::<PstreeEntry>("pstree.img", Kind::Pstree)?;
+    let own: BTreeSet<String> = processes
+        .iter()
+        .map(|process| format!("pagemap-{}.img", process.pid))
+        .collect();
+    let mut of_processes: BTreeMap<u32, Promise> = BTreeMap::new();
+    let mut needed: BTreeMap<u32, Promise> = BTreeMap::new();
     for name in images.names()? {
         let Some(text) = name.to_str() else { continue };
         if Named::of(text) != Named::Record(Kind::Pagemap) {
             continue;
         }
-        if let Some((id, pages)) = promised(images, text)? {
-            let bytes = pages.saturating_mul(page);
-            let entry = needed.entry(id).or_insert_with(|| (0, text.to_owned()));
-            if bytes > entry.0 {
-                *entry = (bytes, text.to_owned());
-            }
+        let Some((id, promise)) = promised(images, text)? else {
+            continue;
+        };
+        let is_own = own.contains(text);
+        let all = if is_own {
+            &mut of_processes
+        } else {
+            &mut needed
+        };
+        let known = all.entry(id).or_insert_with(|| promise.clone());
+        // Of two that are no process's, one is an earlier dump's.
+        if (promise.bytes < known.bytes) != is_own {
+            *known = promise;
         }
     }
-    for (id, (bytes, pagemap)) in needed.into_iter().filter(|(_, (bytes, _))| *bytes > 0) {
+    needed.extend(of_processes);
+    for (id, Promise { bytes, pagemap }) in needed {
+        if bytes == 0 {
+            continue;
+        }
         let name = format!("pages-{id}.img");
         let size = size_of(images, &name)?;
         if size.is_none_or(|size| size < bytes) {
@@ -65,8 +85,15 @@ pub fn check(images: &ImageDir) -> Result<(), Error> {
     Ok(())
 }
 
-/// The id of the file with pages and how many pages a pagemap says are in it.
-fn promised(images: &ImageDir, name: &str) -> Result<Option<(u32, u64)>, Error> {
+/// What a pagemap says of a file with pages.
+#[derive(Clone)]
+struct Promise {
+    bytes: u64,
+    pagemap: String,
+}
+
+/// The id of the file with pages, and what a pagemap says of it.
+fn promised(images: &ImageDir, name: &str) -> Result<Option<(u32, Promise)>, Error> {
     let Some(file) = images.other(name)? else {
         return Ok(None);
     };
@@ -100,7 +127,11 @@ fn promised(images: &ImageDir, name: &str) -> Result<Option<(u32, u64)>, Error> 
             pages = pages.saturating_add(full.unwrap_or(compat));
         }
     }
-    Ok(id.map(|id| (id, pages)))
+    let promise = Promise {
+        bytes: pages.saturating_mul(page_size()),
+        pagemap: name.to_owned(),
+    };
+    Ok(id.map(|id| (id, promise)))
 }
 
 fn size_of(images: &ImageDir, name: &str) -> Result<Option<u64>, Error> {

@@ -12,12 +12,12 @@ mod sockets;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::Write;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
-use crate::host::own_dir::{Failed, OwnDir};
+use crate::host::own_dir::{Failed, OwnDir, failed};
 use crate::plan::Plan;
 use crate::source::images::{self, ImageDir};
 
@@ -31,38 +31,8 @@ pub enum Error {
     #[error(transparent)]
     Image(#[from] images::Error),
     /// Something on the node.
-    #[error("Cannot {action} {path}")]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// On which path.
-        path: PathBuf,
-        /// Why it failed.
-        source: io::Error,
-    },
-}
-
-fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::Io {
-        action,
-        path: path.to_path_buf(),
-        source,
-    }
-}
-
-impl From<Failed> for Error {
-    fn from(failed: Failed) -> Self {
-        let Failed {
-            action,
-            path,
-            source,
-        } = failed;
-        Self::Io {
-            action,
-            path,
-            source,
-        }
-    }
+    #[error(transparent)]
+    Io(#[from] Failed),
 }
 
 /// A staging directory. It goes away with [`Staging::remove`]; one whose process died is collected by the next

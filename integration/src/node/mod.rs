@@ -18,6 +18,7 @@ mod mounts;
 mod options;
 mod state;
 mod supervisor;
+mod together;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,7 @@ pub use init::init;
 pub use options::{CgroupView, NodeOptions};
 pub use state::{BASE, NodeState, Process, list, sweep};
 pub use supervisor::{Answer, Order, supervise};
+pub use together::Together;
 
 use crate::root::Root;
 use crate::suite::Suite;
@@ -52,6 +54,14 @@ pub struct Node {
 /// Says, with the value `machine`, that tests run on this machine itself instead of a node: see [`Node::start`].
 pub const WHERE: &str = "RESTOW_NODE";
 
+/// What tests write and a fresh node has not got: configuration that would count for the next one, and checkpoints.
+const LEFT_BEHIND: [&str; 4] = [
+    "/etc/criu",
+    "/etc/restow",
+    "/var/lib/kubelet/checkpoints",
+    "/var/lib/restow",
+];
+
 impl Node {
     /// Starts a node; its root must have been built.
     ///
@@ -69,11 +79,29 @@ impl Node {
     }
 
     fn machine(suite: Suite) -> Result<Self> {
+        // A probe is process 1 of its namespace and ends by nothing less than SIGKILL, for which systemd alone waits a minute
+        // and a half.
+        let cgroups = NodeCgroups::of("")?;
+        for name in ["kubepods.slice", "kubepods"] {
+            let kill = cgroups.v2().join(name).join("cgroup.kill");
+            if kill.exists() {
+                fs::write(&kill, "1").with_context(|| format!("Write {}", kill.display()))?;
+            }
+        }
         // Without a pod there is no such slice.
         let _ = Command::new("systemctl")
             .args(["stop", "kubepods.slice"])
             .stderr(Stdio::null())
             .status();
+        remove_tree(&cgroups.v2().join("kubepods"), Duration::from_secs(20))?;
+        for dir in LEFT_BEHIND {
+            match fs::remove_dir_all(dir) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("Remove {dir}"));
+                }
+                _ => {}
+            }
+        }
         let init = Process::of(1)?;
         let state = NodeState {
             id: "machine".to_owned(),
@@ -82,7 +110,7 @@ impl Node {
             supervisor: init,
             init: Some(init),
             // The root itself.
-            cgroups: NodeCgroups::of("")?,
+            cgroups,
         };
         Ok(Self {
             state,

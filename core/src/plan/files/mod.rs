@@ -5,7 +5,7 @@ mod content;
 
 use std::convert::identity;
 
-use self::cgroup::{CgroupFile, cgroup_file, foreign_cgroup_file, foreign_file};
+use self::cgroup::{CgroupFile, cgroup_file, foreign_file};
 use self::content::{beyond, managed_file, mapped_file, volume_file};
 use super::resolve::{Lookup, Resolved, Resolver};
 use super::{FileEdit, FilePlan};
@@ -124,7 +124,8 @@ fn plan_file(
                 fact,
                 mounted,
             };
-            cgroup_file(file, found, policy, object, findings)
+            let placed = found.on_own_mount(file);
+            cgroup_file(file, &found, placed, policy, object, findings)
         }
         Resolved::Managed { path, lookup } => {
             let planned = managed_file(file, &lookup, fact, object, findings);
@@ -149,7 +150,8 @@ fn plan_file(
                 fact,
                 mounted,
             };
-            foreign_cgroup_file(file, found, target, policy, object, findings)
+            let placed = found.on_foreign_mount(file, target);
+            cgroup_file(file, &found, placed, policy, object, findings)
         }
         Resolved::Foreign { path } => foreign_file(file, &path, policy, object, findings),
         Resolved::Mapped(mapped) => mapped_file(file, mapped, fact, object, findings),

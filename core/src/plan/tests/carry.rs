@@ -23,11 +23,12 @@ fn carried(at: &str, empty: bool, volumes: Volumes) -> Plan {
     };
     let mut target = target();
     target.mounts[1].source = HostPath::new(at);
-    for directory in carried_into(&source, &target) {
+    let asked = Questions::of(&source, &target, &policy);
+    for directory in asked.directories {
         target.empty.insert(directory, empty);
     }
     // As the edge does it: what is not there is told, unless it is to come.
-    for lookup in lookups(&source, &target) {
+    for lookup in asked.files {
         if !is_carried(&source, &target, &policy, &lookup) {
             target.files.insert(lookup.path(), None);
         }

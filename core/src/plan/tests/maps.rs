@@ -1,5 +1,7 @@
 //! Explicit maps.
 
+use std::collections::BTreeSet;
+
 use super::super::*;
 use super::{
     DATA_MOUNT, OLD, blockers, looked_up, source, target, watched, with_file, with_mounts,
@@ -210,7 +212,7 @@ fn a_place_that_a_pod_names_stays_below_the_directory_it_is_allowed() {
         .maps
         .add_said(text, Origin::Pod, "annotation", false, |_| root())
         .unwrap();
-    let wanted = lookups(&source, &target);
+    let wanted = Questions::of(&source, &target, &Policy::default()).files;
     let roots: BTreeSet<_> = wanted
         .iter()
         .filter(|lookup| lookup.path().to_string().starts_with("/srv"))

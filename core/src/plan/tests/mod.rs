@@ -157,7 +157,7 @@ pub(super) fn target() -> Target {
 
 /// Answers the lookups: everything is there with this size, except what `absent` names.
 pub(super) fn looked_up(source: &Source, mut target: Target, size: u64, absent: &[&str]) -> Target {
-    for (ino, lookup) in (1..).zip(lookups(source, &target)) {
+    for (ino, lookup) in (1..).zip(Questions::of(source, &target, &Policy::default()).files) {
         let path = lookup.path();
         let there = !absent.contains(&path.to_string().as_str());
         let fact = FileFact {
@@ -226,7 +226,7 @@ pub(super) fn with_watch(mut source: Source, path: Option<&str>, mount: u32, ino
 
 /// Answers the look-ups of watches: everything is there, except what `absent` names.
 pub(super) fn watched(source: &Source, mut target: Target, absent: &[&str]) -> Target {
-    for (ino, lookup) in (1..).zip(watch_lookups(source, &target)) {
+    for (ino, lookup) in (1..).zip(Questions::of(source, &target, &Policy::default()).watches) {
         let path = lookup.path();
         let there = !absent.contains(&path.to_string().as_str());
         target

@@ -347,7 +347,8 @@ fn unix_sockets_need_their_directory_and_an_abstract_name_that_is_free() {
     };
     let there = looked_up(&source, target(), 10, &[]);
     assert_eq!(blocker(&source, &there), None);
-    let asked: Vec<_> = lookups(&source, &target())
+    let asked: Vec<_> = Questions::of(&source, &target(), &Policy::default())
+        .files
         .into_iter()
         .map(|lookup| lookup.path())
         .collect();
