@@ -88,7 +88,7 @@ pub const OLD_CGROUP: &[&str] = &[
     "service/idle/cgroup.events: No such file",
     "not pod B's",
     "Can't open file sys/fs/cgroup",
-    "Can't open file host/cgroup",
+    "Can't open file host/",
     "Unable to open /sys/fs/cgroup",
 ];
 

@@ -6,10 +6,9 @@ use anyhow::{Context, Result, ensure};
 use restow_integration::container::inode;
 use restow_integration::engine::Stack;
 use restow_integration::journey::{Arrival, Journey};
-use restow_integration::node::Together;
 use restow_integration::on_both_suites;
 use restow_integration::pod::ContainerOptions;
-use restow_integration::scenario::{OLD_CGROUP, Stock, compare, skip};
+use restow_integration::scenario::{OLD_CGROUP, Stock, compare};
 use restow_integration::spec::Bind;
 use restow_integration::suite::Suite;
 
@@ -18,7 +17,6 @@ on_both_suites!(
     cgroup_4_files_that_the_new_pods_mounts_do_not_show_are_handed_in,
     cgroup_11_files_of_version_1_controllers_are_the_new_containers,
     cgroup_11_a_named_hierarchy_without_controllers_is_no_exception,
-    cgroup_11_controllers_that_share_a_hierarchy_are_no_exception,
     cgroup_11_files_below_a_host_path_of_the_hierarchies_are_the_new_containers,
 );
 
@@ -145,87 +143,45 @@ fn check_strays(there: &Arrival<'_, '_>) -> Result<()> {
     Ok(())
 }
 
-/// A file of one hierarchy, held shared and by each process.
-fn holding(dir: &str, files: &[&str]) -> ContainerOptions {
-    files
-        .iter()
-        .fold(ContainerOptions::new(1), |container, file| {
-            container
-                .open(format!("all:r:0:{dir}/{file}"))
-                .open(format!("each:r:1:{dir}/{file}"))
-        })
-}
-
-/// The files of the hierarchy of `controller` that were opened below `dir` are pod B's.
-fn check_hierarchy(
-    there: &Arrival<'_, '_>,
-    controller: &str,
-    dir: &str,
-    files: &[&str],
-) -> Result<()> {
-    let own = there.container.cgroup_v1_dir(controller)?;
-    for file in files {
-        there.check_file(&format!("{dir}/{file}"), inode(&own.join(file))?)?;
-    }
-    check_strays(there)?;
-    there.check_progress()
-}
-
 fn cgroup_11_a_named_hierarchy_without_controllers_is_no_exception(suite: Suite) -> Result<()> {
-    const DIR: &str = "/sys/fs/cgroup/systemd";
-    const FILES: [&str; 2] = ["notify_on_release", "cgroup.clone_children"];
+    const FILE: &str = "notify_on_release";
+    let opened = format!("/sys/fs/cgroup/systemd/{FILE}");
+    let container = ContainerOptions::new(1)
+        .open(format!("all:r:0:{opened}"))
+        .open(format!("each:r:1:{opened}"));
     let stock = Stock::Wrong(OLD_CGROUP);
     compare(
         "Cgroup 11, named",
         Stack::hybrid(suite),
         stock.crun(stock),
         |engine| {
-            Journey::new(holding(DIR, &FILES)).run(engine, |there| {
-                check_hierarchy(there, "name=systemd", DIR, &FILES)?;
+            Journey::new(container.clone()).run(engine, |there| {
+                let own = there.container.cgroup_v1_dir("name=systemd")?;
+                there.check_file(&opened, inode(&own.join(FILE))?)?;
+                check_strays(there)?;
+                there.check_progress()?;
                 Ok("files and tasks are pod B's in the hierarchy name=systemd too".to_owned())
             })
         },
     )
 }
 
-fn cgroup_11_controllers_that_share_a_hierarchy_are_no_exception(suite: Suite) -> Result<()> {
-    // Hosts hardly use these two, so they can be had; cpu and cpuacct share one in the same way.
-    const CONTROLLERS: &str = "net_cls,net_prio";
-    const FILES: [&str; 2] = ["net_cls.classid", "net_prio.prioidx"];
-    const NAME: &str = "Cgroup 11, co-mounted";
-    let stack = Stack::hybrid(suite);
-    let Some(_mounted) = Together::mount(CONTROLLERS)? else {
-        return skip(
-            NAME,
-            stack,
-            "net_cls and net_prio cannot be mounted together here",
-        );
-    };
-    // By the link that each controller has, the path is that of the hierarchy.
-    let opened = "/sys/fs/cgroup/net_prio";
-    let stock = Stock::Wrong(OLD_CGROUP);
-    compare(NAME, stack, stock.crun(stock), |engine| {
-        Journey::new(holding(opened, &FILES)).run(engine, |there| {
-            check_hierarchy(there, "net_cls", opened, &FILES)?;
-            for held in &there.reports[0].files {
-                let at = format!("/sys/fs/cgroup/{CONTROLLERS}/");
-                ensure!(held.link.starts_with(&at), "fd {} is {}", held.fd, held.link);
-            }
-            Ok("files of both controllers, and the tasks, are pod B's in the hierarchy that they share".to_owned())
-        })
-    })
-}
-
 fn cgroup_11_files_below_a_host_path_of_the_hierarchies_are_the_new_containers(
     suite: Suite,
 ) -> Result<()> {
-    const HELD: [(&str, &str); 2] = [("pids", "pids.current"), ("systemd", "notify_on_release")];
-    let container = HELD.iter().fold(
-        ContainerOptions::new(1).bind(Bind::new("/sys/fs/cgroup", "/host/cgroup").readonly()),
-        |container, (hierarchy, file)| {
-            container.open(format!("all:r:1:/host/cgroup/{hierarchy}{{path}}/{file}"))
-        },
-    );
+    const HELD: [(&str, &str, &str); 2] = [
+        ("pids", "pids", "pids.current"),
+        ("systemd", "name=systemd", "notify_on_release"),
+    ];
+    // One by one: runc unmounts on the node what is mounted below a source, see docs/mounts-and-files.md.
+    let container = HELD
+        .iter()
+        .fold(ContainerOptions::new(1), |container, (dir, _, file)| {
+            let bind = Bind::new(format!("/sys/fs/cgroup/{dir}"), format!("/host/{dir}"));
+            container
+                .bind(bind.readonly())
+                .open(format!("all:r:1:/host/{dir}{{path}}/{file}"))
+        });
     let stock = Stock::Wrong(OLD_CGROUP);
     compare(
         "Cgroup 11, hostPath",
@@ -234,14 +190,10 @@ fn cgroup_11_files_below_a_host_path_of_the_hierarchies_are_the_new_containers(
         |engine| {
             Journey::new(container.clone()).run(engine, |there| {
                 let old = &there.origin.container_cgroup_inside;
-                for (hierarchy, file) in HELD {
-                    let name = match hierarchy {
-                        "systemd" => "name=systemd",
-                        controller => controller,
-                    };
-                    let dir = there.container.cgroup_v1_dir(name)?;
-                    let opened = format!("/host/cgroup/{hierarchy}{old}/{file}");
-                    there.check_file(&opened, inode(&dir.join(file))?)?;
+                for (dir, hierarchy, file) in HELD {
+                    let own = there.container.cgroup_v1_dir(hierarchy)?;
+                    let opened = format!("/host/{dir}{old}/{file}");
+                    there.check_file(&opened, inode(&own.join(file))?)?;
                 }
                 check_strays(there)?;
                 there.check_progress()?;
