@@ -1,9 +1,11 @@
 //! Running containers.
 
+use containerd_client::services::v1::snapshots::MountsRequest;
+use containerd_client::services::v1::snapshots::snapshots_client::SnapshotsClient;
 use containerd_client::services::v1::tasks_client::TasksClient;
 use containerd_client::services::v1::{
-    CheckpointTaskRequest, GetRequest, KillRequest, PauseTaskRequest, ResumeTaskRequest,
-    WaitRequest, WaitResponse,
+    CheckpointTaskRequest, CreateTaskRequest, GetRequest, KillRequest, PauseTaskRequest,
+    ResumeTaskRequest, StartRequest, WaitRequest, WaitResponse,
 };
 use containerd_client::types::Descriptor;
 use containerd_client::types::v1::Process;
@@ -57,6 +59,40 @@ impl CheckpointOptions {
 }
 
 impl Containerd {
+    /// Makes what runs a container, on the container's own snapshot and with no standard streams. None of its processes runs before
+    /// [`Self::start`].
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn create(&self, id: &ContainerId) -> Result<()> {
+        let record = self.container(id).await?;
+        let request = MountsRequest {
+            snapshotter: record.snapshotter,
+            key: record.snapshot_key,
+        };
+        let answer = client!(self, SnapshotsClient).mounts(request).await;
+        let request = CreateTaskRequest {
+            container_id: id.0.clone(),
+            rootfs: answer.named("Get mounts", id.as_str())?.mounts,
+            ..CreateTaskRequest::default()
+        };
+        let answer = client!(self, TasksClient).create(request).await;
+        answer.named("Create", id.as_str()).map(drop)
+    }
+
+    /// Lets a container run that was made by [`Self::create`].
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn start(&self, id: &ContainerId) -> Result<()> {
+        let request = StartRequest {
+            container_id: id.0.clone(),
+            exec_id: String::new(),
+        };
+        let answer = client!(self, TasksClient).start(request).await;
+        answer.named("Start", id.as_str()).map(drop)
+    }
+
     /// A container's first process; the error [`Error::is_not_found`] when it does not run.
     ///
     /// # Errors

@@ -159,12 +159,32 @@ impl ShimNode {
         annotations: &[&str],
         mounts: bool,
     ) -> Result<String> {
-        let mut args = vec!["run", "--detach", "--runc-binary"];
         let crun = format!("{RESTOW_DIR}/restow-crun");
-        args.push(match self.runtime {
+        let runtime = match self.runtime {
             Runtime::Runc => "runc",
             Runtime::Crun => &crun,
-        });
+        };
+        let run = ["run", "--detach", "--runc-binary", runtime];
+        self.describe(&run, id, program, annotations, mounts)
+    }
+
+    /// The same of a container that is made known only; containerd's default runtime would run it.
+    ///
+    /// # Errors
+    /// With what `ctr` says.
+    pub fn make_known(&self, id: &str, program: &str, annotations: &[&str]) -> Result<String> {
+        self.describe(&["containers", "create"], id, program, annotations, false)
+    }
+
+    fn describe(
+        &self,
+        command: &[&str],
+        id: &str,
+        program: &str,
+        annotations: &[&str],
+        mounts: bool,
+    ) -> Result<String> {
+        let mut args = command.to_vec();
         for annotation in annotations {
             args.extend(["--annotation", annotation]);
         }

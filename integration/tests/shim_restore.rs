@@ -3,12 +3,14 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
+use restow_cri::{ContainerId, Containerd, K8S_NAMESPACE};
 use restow_integration::on_both_suites;
-use restow_integration::shim::{COUNTER, STORE, ShimNode};
+use restow_integration::shim::{COUNTER, STORE, ShimNode, Which};
 use restow_integration::suite::Suite;
 
 on_both_suites!(
     a_container_goes_on_in_another,
+    what_is_created_does_not_run_and_its_proxys_death_leaves_nothing,
     what_cannot_be_restored_is_not_started,
     a_fresh_start_only_where_the_pod_wants_one,
     a_checkpoint_is_published
@@ -50,6 +52,59 @@ fn a_container_goes_on_in_another(suite: Suite) -> Result<()> {
         node.until_nothing_is_left()?;
     }
     Ok(())
+}
+
+/// Nothing of a counter runs on the node.
+fn nothing_runs(node: &ShimNode) -> Result<()> {
+    let processes = node.containerd().run("ps", &["-e", "-o", "args="])?;
+    let counters = processes.lines().filter(|line| line.contains("/count"));
+    let counters: Vec<&str> = counters.collect();
+    ensure!(counters.is_empty(), "{counters:?} run");
+    Ok(())
+}
+
+fn what_is_created_does_not_run_and_its_proxys_death_leaves_nothing(suite: Suite) -> Result<()> {
+    let node = ShimNode::start(suite)?;
+    node.run("a", COUNTER, &["restow.dev/enabled=true"], false)?;
+    node.until_beyond("a", 3)?;
+    node.checkpoint("a", "evening")?;
+    node.remove("a")?;
+    let tokio = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let api = tokio.block_on(Containerd::connect(
+        node.containerd().socket(),
+        K8S_NAMESPACE,
+    ))?;
+    let created = |id: &str| -> Result<ContainerId> {
+        node.make_known(id, OTHER, &["restow.dev/restore-from=evening"])?;
+        let id = ContainerId(id.to_owned());
+        tokio.block_on(api.create(&id))?;
+        let state = node.state(id.as_str())?;
+        ensure!(state.as_deref() == Some("CREATED"), "It is {state:?}");
+        nothing_runs(&node)?;
+        // What it had changed is there already.
+        ensure!(node.file(id.as_str(), "starts")? == "fresh\n");
+        Ok(id)
+    };
+
+    // Both shims go, whichever is killed, and with them all that was prepared.
+    for (id, victim) in [("b", Which::Proxy), ("c", Which::Stock)] {
+        created(id)?;
+        let pid = node.shim(victim, id)?.to_string();
+        node.containerd().run("kill", &["-KILL", &pid])?;
+        node.until_state(id, None)?;
+        nothing_runs(&node)?;
+        node.containerd().ctr(&["containers", "delete", id])?;
+    }
+    let id = created("d")?;
+    let before = node.count("d")?;
+    tokio.block_on(api.start(&id))?;
+    ensure!(node.state("d")?.as_deref() == Some("RUNNING"));
+    node.until_beyond("d", before)?;
+    ensure!(node.file("d", "starts")? == "fresh\n", "It was started");
+    node.remove("d")?;
+    node.until_nothing_is_left()
 }
 
 fn what_cannot_be_restored_is_not_started(suite: Suite) -> Result<()> {
