@@ -6,6 +6,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
 use std::rc::Rc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -165,7 +166,27 @@ impl ShimNode {
             Runtime::Crun => &crun,
         };
         let run = ["run", "--detach", "--runc-binary", runtime];
-        self.describe(&run, id, program, annotations, mounts)
+        self.containerd
+            .ctr(&described(&run, id, program, annotations, mounts))
+    }
+
+    /// The same with its streams at this process's ends of pipes, and no annotation.
+    ///
+    /// # Errors
+    /// When `ctr` cannot be started.
+    pub fn run_with_streams(&self, id: &str, program: &str) -> Result<Child> {
+        self.with_streams(&described(&["run"], id, program, &[], false))
+    }
+
+    /// `ctr` with its streams at this process's ends of pipes.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn with_streams(&self, args: &[&str]) -> Result<Child> {
+        let mut command = self.containerd.ctr_command();
+        command.args(args).stdin(Stdio::piped());
+        command.stdout(Stdio::piped()).stderr(Stdio::null());
+        command.spawn().context("Start ctr")
     }
 
     /// The same of a container that is made known only; containerd's default runtime would run it.
@@ -173,37 +194,9 @@ impl ShimNode {
     /// # Errors
     /// With what `ctr` says.
     pub fn make_known(&self, id: &str, program: &str, annotations: &[&str]) -> Result<String> {
-        self.describe(&["containers", "create"], id, program, annotations, false)
-    }
-
-    fn describe(
-        &self,
-        command: &[&str],
-        id: &str,
-        program: &str,
-        annotations: &[&str],
-        mounts: bool,
-    ) -> Result<String> {
-        let mut args = command.to_vec();
-        for annotation in annotations {
-            args.extend(["--annotation", annotation]);
-        }
-        for mount in [
-            "type=bind,src=/usr,dst=/usr,options=rbind:ro",
-            "type=bind,src=/usr/bin,dst=/bin,options=rbind:ro",
-            "type=bind,src=/usr/lib,dst=/lib,options=rbind:ro",
-            "type=bind,src=/usr/lib64,dst=/lib64,options=rbind:ro",
-        ] {
-            args.extend(["--mount", mount]);
-        }
-        if mounts {
-            args.extend([
-                "--mount",
-                "type=bind,src=/var/tmp,dst=/volume,options=rbind:rw",
-            ]);
-        }
-        args.extend([PROBE_IMAGE, id, "/bin/sh", "-c", program]);
-        self.containerd.ctr(&args)
+        let create = ["containers", "create"];
+        self.containerd
+            .ctr(&described(&create, id, program, annotations, false))
     }
 
     /// A file of a running container's root file system.
@@ -389,4 +382,34 @@ impl ShimNode {
         );
         Ok(left)
     }
+}
+
+/// A command of `ctr` about a container of the node's shell and programs.
+fn described<'w>(
+    command: &[&'w str],
+    id: &'w str,
+    program: &'w str,
+    annotations: &[&'w str],
+    mounts: bool,
+) -> Vec<&'w str> {
+    let mut args = command.to_vec();
+    for annotation in annotations {
+        args.extend(["--annotation", annotation]);
+    }
+    for mount in [
+        "type=bind,src=/usr,dst=/usr,options=rbind:ro",
+        "type=bind,src=/usr/bin,dst=/bin,options=rbind:ro",
+        "type=bind,src=/usr/lib,dst=/lib,options=rbind:ro",
+        "type=bind,src=/usr/lib64,dst=/lib64,options=rbind:ro",
+    ] {
+        args.extend(["--mount", mount]);
+    }
+    if mounts {
+        args.extend([
+            "--mount",
+            "type=bind,src=/var/tmp,dst=/volume,options=rbind:rw",
+        ]);
+    }
+    args.extend([PROBE_IMAGE, id, "/bin/sh", "-c", program]);
+    args
 }
