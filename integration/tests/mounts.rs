@@ -13,6 +13,7 @@ use serde_json::json;
 
 on_both_suites!(
     mounts_1_files_that_the_runtime_manages_are_the_new_pods,
+    mounts_1_an_offset_behind_the_end_becomes_the_end_for_all_who_share_it,
     mounts_9_a_mount_that_only_the_new_pod_has_is_there,
     mounts_9_mounts_of_other_kinds_and_in_other_places_are_there_with_their_options,
     mounts_10_a_mount_that_only_the_old_pod_had_is_dropped_when_nothing_uses_it,
@@ -55,6 +56,43 @@ fn mounts_1_files_that_the_runtime_manages_are_the_new_pods(suite: Suite) -> Res
             there.check_progress()?;
             Ok("/etc/hosts, resolv.conf and hostname of pod B are read through the old descriptors".to_owned())
         })
+        },
+    )
+}
+
+fn mounts_1_an_offset_behind_the_end_becomes_the_end_for_all_who_share_it(
+    suite: Suite,
+) -> Result<()> {
+    const FILE: &str = "/etc/hosts";
+    let container = ContainerOptions::new(2)
+        .open(format!("all:r:4000:{FILE}"))
+        .open(format!("each:r:5000:{FILE}"))
+        .open(format!("1:r:3:{FILE}"));
+    let stock = Stock::Wrong(&["has bad size"]);
+    compare(
+        "Mounts 1, offset",
+        Stack::v2(suite),
+        stock.crun(stock),
+        |engine| {
+            Journey::new(container.clone()).run(engine, |there| {
+                let end = there.container.exec(&["/probe", "cat", FILE])?.len() as u64;
+                for (before, after) in there.origin.reports.iter().zip(&there.reports) {
+                    for (before, after) in before.files.iter().zip(&after.files) {
+                        let expected = before.offset.min(end);
+                        ensure!(
+                            after.offset == expected && after.shared == before.shared,
+                            "fd {} was at {} (shared: {}) and is at {}, not {expected} (shared: {})",
+                            after.fd,
+                            before.offset,
+                            before.shared,
+                            after.offset,
+                            after.shared
+                        );
+                    }
+                }
+                there.check_progress()?;
+                Ok("offsets behind the end of pod B's file are its end, shared as they were".to_owned())
+            })
         },
     )
 }
