@@ -15,60 +15,13 @@ use serde_json::Value;
 use crate::engine::{Engine, checked};
 use crate::kubelet::Managed;
 use crate::report::Report;
-use crate::suite::Suite;
+
+pub use crate::checkpoint::Checkpoint;
 
 /// Bundles are where containerd keeps them.
 pub(crate) const BUNDLES: &str = "/run/containerd/io.containerd.runtime.v2.task/k8s.io";
-/// Checkpoints are where the kubelet keeps them.
-const CHECKPOINTS: &str = "/var/lib/kubelet/checkpoints";
-/// Checkpoints of pods are where Restow looks for them, by the pod's namespace.
-const STORE: &str = "/var/lib/restow/checkpoints/default";
 /// Nothing here takes longer, unless it never ends.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// CRIU images in a node.
-#[derive(Clone, Debug)]
-pub struct Checkpoint {
-    /// The directory, as a path of the node.
-    pub images: String,
-    /// CRIU's logs, as a path of the node.
-    pub work: String,
-}
-
-impl Checkpoint {
-    /// A place for a new checkpoint.
-    pub fn new(engine: &Engine, name: &str) -> Result<Self> {
-        let base = match engine.kubelet() {
-            Some(_) => STORE,
-            None => CHECKPOINTS,
-        };
-        let checkpoint = Self {
-            images: format!("{base}/{name}/checkpoint"),
-            work: format!("{CHECKPOINTS}/{name}/work"),
-        };
-        // An archive of containerd's has its name without these beside it.
-        let archive = engine.kubelet().is_some() && engine.node().state().suite != Suite::Stable;
-        let images = if archive { base } else { &checkpoint.images };
-        for dir in [images, &checkpoint.work] {
-            fs::create_dir_all(engine.node().path(dir))
-                .with_context(|| format!("Create {dir} in the node"))?;
-        }
-        Ok(checkpoint)
-    }
-
-    /// Its name, by which a pod asks for it: that of the directory that the images are in.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        let mut parts = self.images.rsplit('/');
-        parts.nth(1).unwrap_or_default()
-    }
-
-    /// The archive that containerd makes of a pod's container, as a path of the node.
-    #[must_use]
-    pub fn archive(&self) -> String {
-        format!("{STORE}/{}.tar", self.name())
-    }
-}
 
 /// A container in a pod.
 #[derive(Debug)]

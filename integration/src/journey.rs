@@ -63,6 +63,8 @@ pub struct Arrival<'a, 'e> {
     pub container: &'a mut Container<'e>,
     /// Where it came from.
     pub origin: &'a Origin,
+    /// The checkpoint that it was restored from.
+    pub checkpoint: &'a Checkpoint,
     /// What the probe reports here.
     pub reports: Vec<Report>,
     /// The container that was left running in pod A.
@@ -193,6 +195,7 @@ impl Journey {
                 pod: &pod,
                 container: &mut container,
                 origin: &origin,
+                checkpoint: &checkpoint,
                 reports,
                 left_behind: left_behind.as_ref().map(|(_, container)| container),
             })
@@ -224,6 +227,17 @@ impl Arrival<'_, '_> {
             self.reports.len()
         );
         Ok(())
+    }
+
+    /// What Restow wrote about the restore, into the directory of CRIU's log.
+    pub fn restow_log(&self) -> Result<String> {
+        let dir = match self.engine.kubelet() {
+            // containerd's shim has one for each container.
+            Some(_) => format!("{}/work", self.container.bundle()),
+            None => self.checkpoint.work.clone(),
+        };
+        let path = self.engine.node().path(dir).join("restow.log");
+        fs::read_to_string(&path).with_context(|| format!("Read {}", path.display()))
     }
 
     /// Every process counts on from where it was, with its memory as it was.

@@ -7,6 +7,7 @@
 
 pub mod bench;
 pub mod cgroup_names;
+pub mod checkpoint;
 pub mod container;
 pub mod containerd;
 pub mod engine;

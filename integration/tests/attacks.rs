@@ -29,6 +29,7 @@ fn memory_that_is_cut_short_is_named_before_criu_starts(suite: Suite) -> Result<
     let dir = checkpointed(&engine, "cut-short", &options)?;
     let checkpoint = Checkpoint {
         images: format!("{dir}/checkpoint"),
+        archived: false,
         work: format!("{dir}/work"),
     };
     let images = engine.node().path(&checkpoint.images);

@@ -7,11 +7,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use restow_integration::container::Checkpoint;
-use restow_integration::engine::{Engine, Mode, Stack};
+use restow_integration::engine::{Engine, Manager, Mode, Stack};
 use restow_integration::journey::{Journey, Verdict};
 use restow_integration::on_both_suites;
 use restow_integration::pod::{ContainerOptions, Pod, PodOptions};
-use restow_integration::scenario::{Stock, compare};
+use restow_integration::scenario::{Stock, compare, skip};
 use restow_integration::suite::Suite;
 
 on_both_suites!(
@@ -166,7 +166,12 @@ fn started(engine: &Engine) -> Result<(Pod<'_>, restow_integration::container::C
 }
 
 fn mounts_11_the_container_goes_on_when_its_content_cannot_be_written(suite: Suite) -> Result<()> {
-    let engine = Engine::start(Stack::v2(suite), Mode::Restow)?;
+    let stack = Stack::v2(suite);
+    if stack.manager == Manager::Containerd {
+        let why = "where containerd has the images while they are made is its own affair";
+        return skip("Mounts 11, no room", stack, why);
+    }
+    let engine = Engine::start(stack, Mode::Restow)?;
     let (pod, container) = started(&engine)?;
     let mut noise = File::open("/dev/urandom")?;
     let mut bytes = vec![0; 24 << 20];
@@ -195,7 +200,12 @@ fn mounts_11_the_container_goes_on_when_its_content_cannot_be_written(suite: Sui
 }
 
 fn mounts_11_content_goes_again_when_the_restore_fails(suite: Suite) -> Result<()> {
-    let engine = Engine::start(Stack::v2(suite), Mode::Restow)?;
+    let stack = Stack::v2(suite);
+    if stack.manager == Manager::Containerd {
+        let why = "the shim refuses an image set that is not whole before CRIU starts";
+        return skip("Mounts 11, failed restore", stack, why);
+    }
+    let engine = Engine::start(stack, Mode::Restow)?;
     let (pod, mut container) = started(&engine)?;
     let checkpoint = Checkpoint::new(&engine, "broken")?;
     container.checkpoint(&checkpoint)?;

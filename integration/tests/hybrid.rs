@@ -1,7 +1,5 @@
 //! From a node with cgroup version 1 controllers to one that has version 2 alone, as when a cluster is upgraded.
 
-use std::fs;
-
 use anyhow::{Context, Result, ensure};
 use restow_integration::container::Checkpoint;
 use restow_integration::engine::{Engine, Stack};
@@ -27,11 +25,7 @@ fn between(
     let checkpoint = Checkpoint::new(old, "between")?;
     container.checkpoint(&checkpoint)?;
     let arrived = Checkpoint::new(new, "between")?;
-    for entry in fs::read_dir(old.node().path(&checkpoint.images))? {
-        let entry = entry?;
-        let target = new.node().path(&arrived.images).join(entry.file_name());
-        fs::copy(entry.path(), target).context("Carry an image to the other node")?;
-    }
+    checkpoint.carry(old, &arrived, new)?;
     pod_a.remove(vec![container])?;
     let pod_b = Pod::start(new, &PodOptions::new("another-pod-b"))?;
     let mut container = pod_b.container(there)?;

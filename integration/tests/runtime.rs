@@ -45,6 +45,7 @@ fn checkpoint(engine: &Engine, name: &str) -> Result<u64> {
     let counted = container.reports()?[0].counter;
     let place = Checkpoint {
         images: format!("{STORE}/{name}/checkpoint"),
+        archived: false,
         work: format!("/tmp/{name}"),
     };
     for dir in [&place.images, &place.work] {

@@ -55,7 +55,8 @@ fn identity_2_namespaces_are_those_of_the_new_sandbox(suite: Suite) -> Result<()
             check_namespaces(there, &["net", "ipc", "uts"])?;
             there.check_progress()?;
             let routes = there.container.exec(&["/probe", "cat", "/proc/net/fib_trie"])?;
-            ensure!(routes.contains(&journey.to.address), "it has not pod B's address {}", journey.to.address);
+            let [v4, _] = there.pod.addresses();
+            ensure!(routes.contains(&v4), "it has not pod B's address {v4}");
             Ok("network, IPC and UTS namespaces are those of pod B's sandbox, with its address".to_owned())
         })
         },

@@ -44,7 +44,7 @@ fn on_volume(container: &Container<'_>, of: &str, file: &str) -> PathBuf {
 }
 
 fn add_program(container: &Container<'_>, of: &str) -> Result<()> {
-    let from = container.rootfs().join("probe");
+    let from = container.engine().probe();
     let to = on_volume(container, of, "program");
     fs::copy(&from, &to)
         .map(drop)

@@ -121,7 +121,22 @@ const WITHOUT_RUNTIME: &[&str] = &[
 ];
 
 /// Files of the integration suite whose scenarios are also run on pods that containerd makes.
-const ON_PODS: &[&str] = &["cgroup", "identity", "mounts"];
+const ON_PODS: &[&str] = &[
+    "carry",
+    "cgroup",
+    "go",
+    "hostpath",
+    "hybrid",
+    "identity",
+    "mounts",
+    "network",
+    "rootfs",
+    "sharing",
+    "soft",
+    "volume_objects",
+    "volumes",
+    "watches",
+];
 
 /// The other files of the integration suite.
 fn with_runtimes() -> Result<Vec<String>> {

@@ -16,7 +16,7 @@ mod sys;
 
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -60,10 +60,28 @@ fn with_own_id(args: &[String]) -> Vec<String> {
     let text = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     // In hierarchies that its node does not mount it is where the node's own programs are.
     let own = text.lines().find(|line| line.contains("/kubepods"));
-    match own.and_then(|line| line.rsplit('/').next()) {
-        Some(id) => args.iter().map(|arg| arg.replace("@id@", id)).collect(),
-        None => args.to_vec(),
-    }
+    let own = own.and_then(|line| line.rsplit('/').next());
+    args.iter()
+        .map(|arg| {
+            let found = || id_below(Path::new(arg.split_once("/@id@")?.0.rsplit(':').next()?));
+            match own.map(str::to_owned).or_else(found) {
+                Some(id) => arg.replace("@id@", &id),
+                None => arg.clone(),
+            }
+        })
+        .collect()
+}
+
+/// In a cgroup namespace of its own a process does not see its path. Of the cgroups in `dir` it finds the one that lists it: processes
+/// of other process namespaces are listed as 0.
+fn id_below(dir: &Path) -> Option<String> {
+    let own = std::process::id().to_string();
+    let cgroups = std::fs::read_dir(dir).ok()?.flatten();
+    let mut listing = cgroups.filter(|cgroup| {
+        let list = std::fs::read_to_string(cgroup.path().join("cgroup.procs"));
+        list.is_ok_and(|list| list.lines().any(|pid| pid == own))
+    });
+    Some(listing.next()?.file_name().to_string_lossy().into_owned())
 }
 
 fn pause() -> Result<ExitCode, String> {

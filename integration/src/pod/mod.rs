@@ -121,7 +121,20 @@ impl<'e> Pod<'e> {
             ipv6,
         };
         pod.write(&format!("{}/etc-hosts", pod.dir()), &pod.hosts())?;
+        // Projected volumes are in memory, each a file system of its own.
+        let token = pod.token();
+        fs::create_dir_all(engine.node().path(&token))
+            .with_context(|| format!("Create {token} in the node"))?;
+        let options = ["-t", "tmpfs", "-o", "size=1m", "tmpfs", &token];
+        engine.run("mount", &options)?;
+        pod.projected(&token, "token", &pod.uid)?;
         Ok(pod)
+    }
+
+    /// The volume of its service account's token, as a path of the node.
+    fn token(&self) -> String {
+        let name = format!("kube-api-access-{}", &self.uid[..5]);
+        format!("{}/volumes/kubernetes.io~projected/{name}", self.dir())
     }
 
     fn hosts(&self) -> String {
@@ -349,16 +362,14 @@ impl<'e> Pod<'e> {
             &fresh_id()?[..8]
         );
         self.write(&termination, "")?;
-        let token = format!(
-            "{}/volumes/kubernetes.io~projected/kube-api-access-{}",
-            self.dir(),
-            &self.uid[..5]
-        );
-        self.projected(&token, "token", &self.uid)?;
         let mut binds = vec![
             Bind::new(format!("{}/etc-hosts", self.dir()), "/etc/hosts"),
             Bind::new(termination, "/dev/termination-log"),
-            Bind::new(token, "/var/run/secrets/kubernetes.io/serviceaccount").readonly(),
+            Bind::new(
+                self.token(),
+                "/var/run/secrets/kubernetes.io/serviceaccount",
+            )
+            .readonly(),
         ];
         let reports = options
             .hardened
@@ -452,6 +463,7 @@ impl<'e> Pod<'e> {
         let mut dirs = vec![self.dir(), self.log_dir()];
         if let Some(sandbox) = &self.managed {
             sandbox.remove()?;
+            self.engine.run("umount", &[&self.token()])?;
         } else {
             self.sandbox.remove()?;
             self.engine.run("umount", &[&self.shm()])?;

@@ -152,6 +152,13 @@ impl ContainerOptions {
         }
     }
 
+    /// The same with another name: a pod's containers need different ones.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        self.name = name.to_owned();
+        self
+    }
+
     /// The same, without a word about Restow in its spec.
     #[must_use]
     pub fn without_opt_in(mut self) -> Self {

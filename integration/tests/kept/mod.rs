@@ -80,6 +80,7 @@ pub(crate) fn restore(container: &mut Container<'_>, images: &str) -> Result<()>
     fs::create_dir_all(container.engine().node().path(&work)).context("Make the work directory")?;
     container.restore(&Checkpoint {
         images: images.to_owned(),
+        archived: false,
         work,
     })
 }

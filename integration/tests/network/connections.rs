@@ -4,6 +4,7 @@ use anyhow::{Result, ensure};
 use restow_integration::container::Checkpoint;
 use restow_integration::engine::Mode;
 use restow_integration::journey::{Arrival, Verdict};
+use restow_integration::kubelet::NotInPods;
 use restow_integration::network::{OUTSIDE, ask};
 use restow_integration::pod::{ContainerOptions, Pod, PodOptions};
 use restow_integration::scenario::Stock;
@@ -61,8 +62,7 @@ pub(crate) fn network_2_connections_to_the_outside_end(suite: Suite) -> Result<(
             check_pair(there, 1)?;
             let [v4, _] = there.pod.addresses();
             ask(there.engine, "tcp", &format!("{v4}:8001"))?;
-            let path = "/var/lib/kubelet/checkpoints/journey/work/restow.log";
-            let log = std::fs::read_to_string(there.engine.node().path(path))?;
+            let log = there.restow_log()?;
             for local in there.origin.reports.iter().map(|report| report.socket("connect:")) {
                 let local = &local?.local;
                 ensure!(
@@ -85,6 +85,9 @@ pub(crate) fn network_2_connections_to_the_outside_are_kept(suite: Suite) -> Res
             let _servers = outside(engine)?;
             let container = with_connections().annotation("restow.dev/tcp", "keep");
             let mut journey = journey(container);
+            if engine.kubelet().is_some() {
+                return Err(NotInPods("the address that another pod had").into());
+            }
             // Where the old address exists.
             journey.to.address.clone_from(&journey.from.address);
             journey.run(engine, |there| {

@@ -34,10 +34,12 @@ pub(crate) fn network_1_listening_sockets_are_bound_to_the_new_pods_addresses(
 pub(crate) fn network_1_what_is_in_the_way_is_named(suite: Suite) -> Result<()> {
     let taken = [
         (
+            "taken-tcp",
             "0:listen:0.0.0.0:8003",
             "tcp socket 0.0.0.0:8003: 0.0.0.0:8003 cannot be bound",
         ),
         (
+            "taken-unix",
             "0:unix:@restow/taken",
             "unix socket @restow/taken: the name cannot be bound",
         ),
@@ -45,16 +47,16 @@ pub(crate) fn network_1_what_is_in_the_way_is_named(suite: Suite) -> Result<()> 
     let reasons = &["Can't bind inet socket", "Can't bind id"];
     inet("Network 1, taken", suite, Stock::Wrong(reasons), |engine| {
         let mut said = Vec::new();
-        for (socket, words) in taken {
+        for (name, socket, words) in taken {
             let container = ContainerOptions::new(0).socket(socket);
             let pod_a = Pod::start(engine, &PodOptions::new("pod-a").network())?;
             let mut moves = pod_a.container(&container)?;
             moves.start()?;
-            let checkpoint = Checkpoint::new(engine, words)?;
+            let checkpoint = Checkpoint::new(engine, name)?;
             moves.checkpoint(&checkpoint)?;
             pod_a.remove(vec![moves])?;
             let pod_b = Pod::start(engine, &PodOptions::new("another-pod-b").network())?;
-            let mut other = pod_b.container(&container)?;
+            let mut other = pod_b.container(&container.clone().named("first"))?;
             other.start()?;
             let mut moved = pod_b.container(&container)?;
             let Err(error) = moved.restore(&checkpoint) else {
@@ -90,11 +92,7 @@ pub(crate) fn network_1_a_checkpoint_without_a_record_moves_too(suite: Suite) ->
             moves.checkpoint(&checkpoint)?;
             pod_a.remove(vec![moves])?;
             if engine.mode() == Mode::Restow {
-                std::fs::remove_file(
-                    engine
-                        .node()
-                        .path(format!("{}/source.json", checkpoint.images)),
-                )?;
+                checkpoint.leave_out(engine, "source.json")?;
             }
             let pod_b = Pod::start(engine, &PodOptions::new("another-pod-b").network())?;
             let mut moved = pod_b.container(&container)?;

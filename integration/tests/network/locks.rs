@@ -55,7 +55,9 @@ pub(crate) fn network_2_the_rest_of_the_pod_goes_on(suite: Suite) -> Result<()> 
         Stock::Wrong(&["the other container of pod A does not answer"]),
         |engine| {
             let address = |pod: &Pod| format!("{}:9000", pod.addresses()[0]);
-            let other = ContainerOptions::new(0).socket("0:listen:0.0.0.0:9000");
+            let other = ContainerOptions::new(0)
+                .named("other")
+                .socket("0:listen:0.0.0.0:9000");
             let moving = ContainerOptions::new(0)
                 .socket("0:listen:{ip4}:8001")
                 .socket("0:pair:{ip4}:8002");
@@ -207,7 +209,7 @@ pub(crate) fn no_death_leaves_a_network_locked(suite: Suite) -> Result<()> {
     for relay in [false, true] {
         let pod_b = Pod::start(&engine, &PodOptions::new("another-pod-b").network())?;
         kill_at(&engine, "setup-namespaces", relay)?;
-        let mut lost = pod_b.container(&container)?;
+        let mut lost = pod_b.container(&container.clone().named("lost"))?;
         ensure!(lost.restore(&checkpoint).is_err(), "the restore succeeded");
         std::fs::remove_file(&config)?;
         if !relay {
@@ -246,11 +248,7 @@ pub(crate) fn network_3_a_dump_that_locked_with_nftables_moves_too(suite: Suite)
                 "what was in flight: {said:?}"
             );
             unlocked(there.engine, there.pod)?;
-            let images = there
-                .engine
-                .node()
-                .path("/var/lib/kubelet/checkpoints/journey/checkpoint");
-            let inventory = std::fs::read(images.join("inventory.img"))?;
+            let inventory = there.checkpoint.read(there.engine, "inventory.img")?;
             // network_lock_method: 1.
             ensure!(
                 inventory.windows(2).any(|bytes| bytes == [0x58, 1]),
