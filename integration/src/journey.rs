@@ -10,6 +10,9 @@ use crate::engine::Engine;
 use crate::pod::{ContainerOptions, Pod, PodOptions};
 use crate::report::Report;
 
+/// Where containerd's shim has CRIU write its logs.
+const CONTAINERD_WORK: &str = "/var/lib/containerd/io.containerd.runtime.v2.task/k8s.io";
+
 /// What moves from where to where.
 #[derive(Clone, Debug)]
 pub struct Journey {
@@ -232,8 +235,8 @@ impl Arrival<'_, '_> {
     /// What Restow wrote about the restore, into the directory of CRIU's log.
     pub fn restow_log(&self) -> Result<String> {
         let dir = match self.engine.kubelet() {
-            // containerd's shim has one for each container.
-            Some(_) => format!("{}/work", self.container.bundle()),
+            // One for each container, which `work` in the bundle leads to.
+            Some(_) => format!("{CONTAINERD_WORK}/{}", self.container.id()),
             None => self.checkpoint.work.clone(),
         };
         let path = self.engine.node().path(dir).join("restow.log");
