@@ -88,7 +88,8 @@ This file is written by `cargo xtask test --matrix`; do not edit it.
 const HEAD_PODS: &str = "# What holds for pods of containerd
 
 The scenarios of [matrix.md](matrix.md) with pods as the kubelet has containerd make them, over the container runtime interface. *Stock* is
-containerd with its own shim: containerd 2.1 restores an archive that is given as the image, containerd 1.7 has no restore. With Restow
+containerd with its own shim: containerd 1.7 has no restore; containerd 2.1 restores an archive that is given as the image, but pulls the
+image below it from a registry, which the nodes here have not got, so it is skipped. With Restow
 the pod's runtime handler has Restow's shim, and an annotation of the pod asks for the restore. A cell says what became of it: stock / Restow.
 What is skipped cannot be asked for over this interface. Numbers lead to the reasons below the tables.
 
