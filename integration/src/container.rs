@@ -20,8 +20,8 @@ pub use crate::checkpoint::Checkpoint;
 
 /// Bundles are where containerd keeps them.
 pub(crate) const BUNDLES: &str = "/run/containerd/io.containerd.runtime.v2.task/k8s.io";
-/// Nothing here takes longer, unless it never ends.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Nothing here takes longer, unless it never ends; an emulated machine on a busy host needs much of it.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A container in a pod.
 #[derive(Debug)]
