@@ -157,6 +157,14 @@ impl Engine {
         self.with_criu(command)
     }
 
+    /// A call of any program in the node, writing how many microseconds it took to `file`.
+    #[must_use]
+    pub fn timed_program(&self, file: &str, program: &str) -> Command {
+        let mut command = self.node.command(PROBE);
+        command.args(["time", file, program]);
+        command
+    }
+
     fn with_criu(&self, mut command: Command) -> Command {
         command.args(["--root", &self.runtime_root()]);
         if self.systemd {

@@ -128,7 +128,7 @@ pub fn of_builder(suite: Suite, progress: &mut dyn FnMut(&str)) -> Result<PathBu
     special(
         "builder",
         suite,
-        &["gcc", "libc6-dev", "protobuf-compiler"],
+        &["gcc", "libc6-dev", "passwd", "protobuf-compiler"],
         progress,
     )
 }

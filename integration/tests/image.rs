@@ -237,6 +237,8 @@ fn the_sources_alone_make_the_image() -> Result<()> {
         // What a user may have who has no CAP_SYS_RESOURCE.
         "--ulimit",
         "nofile=1024:1024",
+        "--ulimit",
+        "nproc=4096:4096",
         "--volume",
         "/var/lib/containers/cargo:/usr/local/cargo",
         "--env",

@@ -46,7 +46,14 @@ pub(crate) enum Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
-    /// Move, plan, cgroups and shim, one after the other
+    /// Calls of an OCI runtime through Restow's
+    #[command(disable_help_flag = true)]
+    Runtime {
+        /// `cargo xtask bench runtime --help` tells
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Move, plan, cgroups, shim and runtime, one after the other
     All,
 }
 
@@ -61,12 +68,14 @@ pub(crate) fn run(bench: Bench) -> Result<()> {
         Bench::Plan { args } => plan(&args)?,
         Bench::Cgroups { args } => start("restow-bench-cgroups", &args)?,
         Bench::Shim { args } => start("restow-bench-shim", &args)?,
+        Bench::Runtime { args } => start("restow-bench-runtime", &args)?,
         Bench::All => {
             let programs = [
                 start("restow-bench-move", &[])?,
                 plan(&[])?,
                 start("restow-bench-cgroups", &[])?,
                 start("restow-bench-shim", &[])?,
+                start("restow-bench-runtime", &[])?,
             ];
             programs.iter().all(|held| *held)
         }
@@ -95,6 +104,12 @@ fn start(bin: &str, args: &[OsString]) -> Result<bool> {
             "RESTOW_CRIU_PROGRAM",
             cargo::build_dist("restow-hooks", "criu")?,
         );
+        if bin == "restow-bench-runtime" {
+            command.env(
+                "RESTOW_RUNTIME_PROGRAM",
+                cargo::build_dist("restow-hooks", "restow-runtime")?,
+            );
+        }
         if bin == "restow-bench-shim" {
             command.env(
                 "RESTOW_SHIM_PROGRAM",
