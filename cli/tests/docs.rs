@@ -19,6 +19,8 @@ use std::process::{Command, Stdio};
 
 /// A block of commands, with who runs it.
 struct Block {
+    /// Commands are behind prompts, and between them is what they print.
+    prompts: bool,
     place: String,
     mark: String,
     commands: Vec<String>,
@@ -39,15 +41,20 @@ fn documents() -> Vec<PathBuf> {
     found
 }
 
-/// The command in a line of a console block: behind a prompt (`$`, `#`, `podA#`), without what is said of it behind two spaces and `#`.
+/// The command in a line of a console block: behind a prompt (`$`, `#`, `podA#`).
 fn command(line: &str) -> Option<String> {
     let (prompt, rest) = line.split_once(' ')?;
     let host = prompt.strip_suffix(['$', '#'])?;
     if !host.bytes().all(|c| c.is_ascii_alphanumeric()) {
         return None;
     }
-    let rest = rest.split("  #").next().unwrap_or(rest);
-    Some(rest.trim().to_owned())
+    typed(rest)
+}
+
+/// A command, without what is said of it behind two spaces and `#`.
+fn typed(line: &str) -> Option<String> {
+    let command = line.split("  #").next().unwrap_or(line).trim();
+    (!command.is_empty()).then(|| command.to_owned())
 }
 
 fn blocks(path: &Path) -> Vec<Block> {
@@ -61,14 +68,18 @@ fn blocks(path: &Path) -> Vec<Block> {
             if line.trim() == "```" {
                 found.push(block);
             } else {
-                block.commands.extend(command(line));
+                block.commands.extend(match block.prompts {
+                    true => command(line),
+                    false => typed(line),
+                });
                 open = Some(block);
             }
-        } else if line.trim() == "```console" {
+        } else if let "```console" | "```sh" = line.trim() {
             let mark = last
                 .strip_prefix("<!-- run ")
                 .and_then(|rest| rest.strip_suffix(" -->"));
             open = Some(Block {
+                prompts: line.trim() == "```console",
                 place: format!("{name}:{}", number + 1),
                 mark: mark.unwrap_or_default().to_owned(),
                 commands: Vec::new(),

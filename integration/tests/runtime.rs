@@ -1,4 +1,4 @@
-//! `restow-runtime` as CRI-O calls it, below conmon, and by hand.
+//! `restow-runtime`, by its names `restow-runc` and `restow-crun`, as CRI-O calls it, below conmon, and by hand.
 
 use std::fs;
 use std::process::{Output, Stdio};
