@@ -60,6 +60,10 @@ fn goes_on(podman: &Podman, name: &str, before: &Report) -> Result<Report> {
         after.counter,
         before.counter
     );
+    // podman says where the process is, which may be the old container's cgroup.
+    let id = podman.inspect(name, "{{.Id}}")?;
+    let path = podman.inspect(name, "{{.State.CgroupPath}}")?;
+    ensure!(path.contains(&id), "{name} is {id}, and is in {path}");
     let cgroup = podman.cgroup_inode(name, "cgroup.events")?;
     for file in &after.files {
         ensure!(
