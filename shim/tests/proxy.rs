@@ -7,6 +7,8 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::thread;
+use std::time::Duration;
 
 use criu_image::wire::Message;
 use nix::sys::signal::{Signal, kill};
@@ -164,6 +166,20 @@ fn a_killed_stock_shim_takes_the_proxy_with_it() {
         ask(&mut place.client("web"), "State", "again").unwrap(),
         "again"
     );
+}
+
+#[test]
+fn what_a_killed_stock_shim_has_not_read_ends_with_the_sockets() {
+    let place = started("web");
+    let stock = Pid::from_raw(place.stock_pid("web"));
+    let mut client = place.client("web");
+    kill(stock, Signal::SIGSTOP).unwrap();
+    let waiting = thread::spawn(move || client.call(SERVICE, "State", &Message::default()));
+    // To what it has not read, its end is a reset.
+    thread::sleep(Duration::from_millis(50));
+    kill(stock, Signal::SIGKILL).unwrap();
+    assert!(waiting.join().unwrap().is_err());
+    assert!(!there(&place.own_socket("web")) && !there(&place.stock_socket("web")));
 }
 
 #[test]

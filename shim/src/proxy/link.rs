@@ -233,6 +233,14 @@ impl Link {
         direction.flush(to.fd.as_fd())
     }
 
+    /// Has epoll tell nothing of it any more.
+    pub(super) fn forget(&mut self, epoll: &Epoll) {
+        for side in [&mut self.client, &mut self.stock] {
+            // What epoll does not know, it tells nothing of.
+            let _ = side.want(epoll, EpollFlags::empty());
+        }
+    }
+
     /// Tells each side of the other's end, and epoll what is wanted next.
     ///
     /// # Errors
@@ -243,8 +251,6 @@ impl Link {
             if self.up.ended {
                 return Ok(Settled::Finished);
             }
-            self.client.want(epoll, EpollFlags::empty())?;
-            self.stock.want(epoll, EpollFlags::empty())?;
             return Ok(Settled::Abandoned);
         }
         if done(&self.up) && !self.up.told {

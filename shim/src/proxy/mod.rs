@@ -81,9 +81,10 @@ fn mentions(bundle: &Path, texts: &[&[u8]]) -> bool {
     }
 }
 
-/// When the stock shim closes a connection, it is nearly always ending, and its descriptors are closed a moment before it has ended.
-/// containerd is to see the end of its connection when the sockets are gone, so it is given so long.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// When the stock shim closes a connection or takes none, it is nearly always ending, and its descriptors are closed a moment before it
+/// has ended; on a busy machine that is long. containerd is to see the end of its connection when the sockets are gone, so it is given so
+/// long.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What epoll's tokens say, in their lowest bits; the number of a link or worker is above.
 const LISTENER: u64 = 0;
@@ -175,8 +176,9 @@ struct Proxy {
     /// Containers that will be restored when they start.
     restores: Vec<Restore>,
     jobs: Vec<Option<Working>>,
-    /// Links that the stock shim has closed, and until when they are kept.
+    /// Links that the stock shim has closed, connections of containerd's that it did not take, and until when they are kept.
     abandoned: Vec<usize>,
+    refused: Vec<OwnedFd>,
     patience: Option<Instant>,
     buffers: Buffers,
 }
@@ -206,6 +208,7 @@ impl Proxy {
             restores: Vec::new(),
             jobs: Vec::new(),
             abandoned: Vec::new(),
+            refused: Vec::new(),
             patience: None,
             buffers: Buffers::new(),
         })
@@ -241,7 +244,7 @@ impl Proxy {
         }
     }
 
-    /// Takes a connection of containerd's. When the stock shim takes none, containerd is told so by its end.
+    /// Takes a connection of containerd's. When the stock shim takes none, containerd is told so by its end, in a while.
     fn accept(&mut self) {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let Ok(number) = accept4(self.listener.as_raw_fd(), flags) else {
@@ -249,6 +252,8 @@ impl Proxy {
         };
         let client = own(number);
         let Ok(stock) = UnixStream::connect(&self.stock) else {
+            self.refused.push(client);
+            self.patience = Some(Instant::now() + PATIENCE);
             return;
         };
         if stock.set_nonblocking(true).is_err() {
@@ -287,7 +292,17 @@ impl Proxy {
         }
         match worked {
             Ok(()) => self.settle(slot),
-            Err(_) => self.drop_link(slot),
+            Err(_) => self.abandon(slot),
+        }
+    }
+
+    /// Nothing more can go through a link. Where it broke off at the stock shim's side (a request that it has not read makes that a reset, not
+    /// an end), containerd sees it with the others.
+    fn abandon(&mut self, slot: usize) {
+        if let Some(Some(connection)) = self.links.get_mut(slot) {
+            connection.link.forget(&self.epoll);
+            self.abandoned.push(slot);
+            self.patience = Some(Instant::now() + PATIENCE);
         }
     }
 
@@ -400,10 +415,7 @@ impl Proxy {
         };
         match settled {
             Ok(Settled::Going) => {}
-            Ok(Settled::Abandoned) => {
-                self.abandoned.push(slot);
-                self.patience = Some(Instant::now() + PATIENCE);
-            }
+            Ok(Settled::Abandoned) => self.abandon(slot),
             Ok(Settled::Finished) | Err(_) => self.drop_link(slot),
         }
     }
@@ -417,10 +429,11 @@ impl Proxy {
             .unwrap_or(EpollTimeout::NONE)
     }
 
-    /// The stock shim closed connections and goes on: containerd is to see that.
+    /// The stock shim closed or refused connections and goes on: containerd is to see that.
     fn drop_abandoned(&mut self) {
         if self.patience.is_some_and(|until| until <= Instant::now()) {
             self.patience = None;
+            self.refused.clear();
             for slot in std::mem::take(&mut self.abandoned) {
                 self.drop_link(slot);
             }
