@@ -277,6 +277,9 @@ fn print(suite: Suite, versions: &str, runs: usize, times: &BTreeMap<Way, Times>
 }
 
 fn spread(sample: &Sample) -> String {
+    if sample.is_empty() {
+        return "-".to_owned();
+    }
     format!(
         "{:.1} ({:.1}-{:.1}) {:.1}",
         sample.median(),
