@@ -15,6 +15,8 @@ use serde::Serialize;
 
 use crate::container::Checkpoint;
 use crate::engine::Engine;
+use crate::root::Root;
+use crate::suite::Suite;
 
 /// Measured values, in one unit.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -225,6 +227,19 @@ impl fmt::Display for Line {
             self.what, self.measured, self.unit, self.limit, self.unit, self.standing
         )
     }
+}
+
+/// The suites to measure, all or the one that is wanted, with what nodes are made from.
+///
+/// # Errors
+/// When a root file system cannot be made.
+pub fn suites(wanted: Option<Suite>) -> Result<Vec<Suite>> {
+    let mut suites = Suite::ALL.to_vec();
+    suites.retain(|suite| wanted.is_none_or(|wanted| wanted == *suite));
+    for suite in &suites {
+        Root::build(*suite, &mut |step| eprintln!("{step}"))?;
+    }
+    Ok(suites)
 }
 
 /// How a benchmark ends: with success when its limits are kept.

@@ -33,8 +33,8 @@ fn log_of(restored: &Value) -> Result<String> {
     ))
 }
 
-/// The restored probe goes on from where the old one was, with what its pod had.
-fn goes_on(lab: &Lab, old: &ProbePod, from: u64, restored: &Value) -> Result<()> {
+/// The container that was restored, which runs.
+fn runs(lab: &Lab, restored: &Value) -> Result<ContainerId> {
     let id = ContainerId(
         restored["container"]
             .as_str()
@@ -45,6 +45,12 @@ fn goes_on(lab: &Lab, old: &ProbePod, from: u64, restored: &Value) -> Result<()>
         lab.state(&id)? == ContainerState::ContainerRunning,
         "{restored}"
     );
+    Ok(id)
+}
+
+/// The restored probe goes on from where the old one was, with what its pod had.
+fn goes_on(lab: &Lab, old: &ProbePod, from: u64, restored: &Value) -> Result<()> {
+    let id = runs(lab, restored)?;
     let log = log_of(restored)?;
     lab.counts_beyond(&log, from)?;
     let first = lab.first_count(&log)?;
@@ -116,8 +122,8 @@ fn of_pods(lab: &Lab) -> Result<Vec<String>> {
     Ok(all)
 }
 
-fn a_pod_that_reaches_into_the_node_is_made_only_on_request(suite: Suite) -> Result<()> {
-    let lab = Lab::start(suite)?;
+/// Makes a pod, puts a checkpoint `one` of it into the store through containerd, and removes the pod.
+fn checkpointed(lab: &Lab) -> Result<()> {
     let pod = lab.pod("web", "0c4d-11", Shim::Restow, &["run"])?;
     let args = [
         "checkpoint",
@@ -129,7 +135,12 @@ fn a_pod_that_reaches_into_the_node_is_made_only_on_request(suite: Suite) -> Res
     ];
     let made = lab.restow(&args)?;
     ensure!(made.code == Some(0), "{}", made.error);
-    lab.remove(&pod)?;
+    lab.remove(&pod)
+}
+
+fn a_pod_that_reaches_into_the_node_is_made_only_on_request(suite: Suite) -> Result<()> {
+    let lab = Lab::start(suite)?;
+    checkpointed(&lab)?;
     let recipe = lab.path(&format!("{STORE}/default/one/pod.json"));
     let mut changed: Value = serde_json::from_slice(&fs::read(&recipe)?)?;
     changed["container"]["mounts"][1]["host_path"] = "/etc".into();
@@ -148,16 +159,7 @@ fn a_pod_that_reaches_into_the_node_is_made_only_on_request(suite: Suite) -> Res
     let restored = lab
         .restow(&["restore", "one", "--allow-node-access", "--json"])?
         .json()?;
-    let id = ContainerId(
-        restored["container"]
-            .as_str()
-            .context("container")?
-            .to_owned(),
-    );
-    ensure!(
-        lab.state(&id)? == ContainerState::ContainerRunning,
-        "{restored}"
-    );
+    let id = runs(&lab, &restored)?;
     let nodes = lab.exec(&id, &["/probe", "cat", "/settings/debian_version"])?;
     ensure!(nodes == fs::read_to_string(lab.path("/etc/debian_version"))?);
     Ok(())
@@ -165,18 +167,7 @@ fn a_pod_that_reaches_into_the_node_is_made_only_on_request(suite: Suite) -> Res
 
 fn of_a_failed_restore_nothing_is_left(suite: Suite) -> Result<()> {
     let lab = Lab::start(suite)?;
-    let pod = lab.pod("web", "0c4d-11", Shim::Restow, &["run"])?;
-    let args = [
-        "checkpoint",
-        "web/probe",
-        "--name",
-        "one",
-        "--through",
-        "containerd",
-    ];
-    let made = lab.restow(&args)?;
-    ensure!(made.code == Some(0), "{}", made.error);
-    lab.remove(&pod)?;
+    checkpointed(&lab)?;
     let pages = lab.path(&format!("{STORE}/default/one/checkpoint/pages-1.img"));
     fs::File::options().write(true).open(pages)?.set_len(4096)?;
     let before = of_pods(&lab)?;

@@ -100,7 +100,7 @@ fn applies(
 ) -> Result<String, Nothing> {
     match map {
         Map::Path(from, _) => {
-            let files = open_files(source).filter(|file| !file.external);
+            let files = source.open_files().filter(|file| !file.external);
             let paths: Vec<&ContainerPath> = files
                 .map(|file| &file.path)
                 .chain(
@@ -129,7 +129,7 @@ fn applies(
                     .unreachable(file)
                     .is_some_and(|known| known.mnt_id == *mount && known.ino == *ino),
             };
-            let count = open_files(source).filter(named).count();
+            let count = source.open_files().filter(named).count();
             counted(count, "open file", || no_file(source, which))
         }
         Map::Mount(which, _) => mount(source, target, which),
@@ -152,12 +152,6 @@ fn counted(
     }
 }
 
-/// Open files that are found again by a path; CRIU keeps the content of the others.
-fn open_files(source: &Source) -> impl Iterator<Item = &OpenFile> {
-    let files = source.files.values();
-    files.filter(|file| !source.remapped.contains(&file.id))
-}
-
 fn shown_path<'a>(source: &'a Source, file: &'a OpenFile) -> &'a ContainerPath {
     let known = source.unreachable(file);
     known.map_or(&file.path, |known| &known.path)
@@ -166,12 +160,16 @@ fn shown_path<'a>(source: &'a Source, file: &'a OpenFile) -> &'a ContainerPath {
 fn no_file(source: &Source, which: &WhichFile) -> (String, Vec<String>) {
     match which {
         WhichFile::Path(path) => {
-            let paths = open_files(source).map(|file| shown_path(source, file).to_string());
+            let paths = source
+                .open_files()
+                .map(|file| shown_path(source, file).to_string());
             let text = format!("the checkpoint has no open file {path}");
             (text, nearest(&path.to_string(), paths))
         }
         WhichFile::Inode(mount, ino) => {
-            let known = open_files(source).filter_map(|file| source.unreachable(file));
+            let known = source
+                .open_files()
+                .filter_map(|file| source.unreachable(file));
             let known =
                 known.map(|known| format!("{}:{} ({})", known.mnt_id, known.ino, known.path));
             let text = format!(
@@ -232,7 +230,11 @@ fn cgroup(
     let members = source.cgroup_sets.values().flat_map(|set| set.values());
     let mut known: BTreeSet<CgroupPath> = source.container_cgroups().into_values().collect();
     known.extend(members.map(|member| member.path.clone()));
-    known.extend(open_files(source).filter_map(|file| resolver.old_cgroup(file)));
+    known.extend(
+        source
+            .open_files()
+            .filter_map(|file| resolver.old_cgroup(file)),
+    );
     let count = known
         .iter()
         .filter(|path| path.strip(from).is_some())

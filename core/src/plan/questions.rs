@@ -27,11 +27,7 @@ impl Questions {
     /// Those that a restore of `source` in `target` raises.
     pub fn of(source: &Source, target: &Target, policy: &Policy) -> Self {
         let resolver = Resolver::new(source, target);
-        let open: Vec<&OpenFile> = source
-            .files
-            .values()
-            .filter(|file| !source.remapped.contains(&file.id))
-            .collect();
+        let open: Vec<&OpenFile> = source.open_files().collect();
         let of_files = in_shares(&open, |files| -> Vec<Lookup> {
             files
                 .iter()

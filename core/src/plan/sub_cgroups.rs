@@ -97,10 +97,7 @@ pub(super) fn plan(
 /// The cgroups of open files of the container's own, which a dump that ignored cgroups does not list.
 fn of_files(source: &Source, resolver: &Resolver<'_>) -> Vec<(Hierarchy, CgroupPath)> {
     // What CRIU could not look up at the dump may have been removed.
-    let known = source
-        .files
-        .values()
-        .filter(|file| !file.external && !source.remapped.contains(&file.id));
+    let known = source.open_files().filter(|file| !file.external);
     known
         .filter_map(|file| match resolver.resolve(file) {
             Resolved::Cgroup {

@@ -259,6 +259,12 @@ pub struct Source {
 }
 
 impl Source {
+    /// Open files that are found again by a path. An unlinked one CRIU restores from the image at its old path; there is nothing to look up.
+    pub(crate) fn open_files(&self) -> impl Iterator<Item = &OpenFile> {
+        let files = self.files.values();
+        files.filter(|file| !self.remapped.contains(&file.id))
+    }
+
     /// The cgroup of the container in each hierarchy: the root of its cgroup namespace where it had one, else where its
     /// init was.
     pub fn container_cgroups(&self) -> BTreeMap<Hierarchy, CgroupPath> {

@@ -11,7 +11,6 @@ use restow_integration::engine::{Engine, Manager, Mode, Runtime, Stack};
 use restow_integration::foreign::{ForeignCgroups, sit_in_roots};
 use restow_integration::node::{CgroupView, hierarchies};
 use restow_integration::pod::{ContainerOptions, Pod, PodOptions};
-use restow_integration::root::Root;
 use restow_integration::suite::Suite;
 
 /// Measures whether the cgroups that others have in version 1 hierarchies slow a checkpoint
@@ -68,11 +67,7 @@ fn run(cli: &Cli) -> Result<bool> {
         Runtime::Runc
     };
     let mut lines = Vec::new();
-    for suite in Suite::ALL {
-        if cli.suite.is_some_and(|wanted| wanted != suite) {
-            continue;
-        }
-        Root::build(suite, &mut |step| eprintln!("{step}"))?;
+    for suite in bench::suites(cli.suite)? {
         let stack = Stack {
             suite,
             cgroup_view: CgroupView::V2,

@@ -12,7 +12,6 @@ use restow_integration::container::Checkpoint;
 use restow_integration::engine::{Engine, Manager, Mode, Runtime, Stack};
 use restow_integration::node::CgroupView;
 use restow_integration::pod::{ContainerOptions, Pod, PodOptions};
-use restow_integration::root::Root;
 use restow_integration::suite::Suite;
 use serde_json::{Value, json};
 
@@ -111,11 +110,7 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<bool> {
     let mut held = true;
     let mut all = Vec::new();
-    for suite in Suite::ALL {
-        if cli.suite.is_some_and(|wanted| wanted != suite) {
-            continue;
-        }
-        Root::build(suite, &mut |step| eprintln!("{step}"))?;
+    for suite in bench::suites(cli.suite)? {
         for runtime in [Runtime::Runc, Runtime::Crun] {
             if cli
                 .runtime

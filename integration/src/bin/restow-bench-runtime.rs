@@ -9,7 +9,6 @@ use restow_integration::bench::{self, Line, Sample, Standing};
 use restow_integration::engine::{Engine, Manager, Mode, Runtime, Stack};
 use restow_integration::node::CgroupView;
 use restow_integration::podman::{LIB, install_programs};
-use restow_integration::root::Root;
 use restow_integration::suite::Suite;
 use serde_json::json;
 
@@ -46,11 +45,7 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<bool> {
     let mut held = true;
     let mut all = Vec::new();
-    for suite in Suite::ALL {
-        if cli.suite.is_some_and(|wanted| wanted != suite) {
-            continue;
-        }
-        Root::build(suite, &mut |step| eprintln!("{step}"))?;
+    for suite in bench::suites(cli.suite)? {
         for runtime in Runtime::ALL {
             let stack = Stack {
                 suite,

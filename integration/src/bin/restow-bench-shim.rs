@@ -10,7 +10,6 @@ use clap::Parser;
 use criu_image::wire::Message;
 use restow_integration::bench::{self, Line, Sample, Standing, ms};
 use restow_integration::containerd::{Containerd, PROBE_IMAGE, RESTOW_DIR};
-use restow_integration::root::Root;
 use restow_integration::shim::{Which, shims_of};
 use restow_integration::stack::Stack;
 use restow_integration::suite::Suite;
@@ -77,11 +76,7 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<bool> {
     let mut held = true;
     let mut all = Vec::new();
-    for suite in Suite::ALL {
-        if cli.suite.is_some_and(|wanted| wanted != suite) {
-            continue;
-        }
-        Root::build(suite, &mut |step| eprintln!("{step}"))?;
+    for suite in bench::suites(cli.suite)? {
         let rounds = measure(suite, cli.runs).with_context(|| format!("On {suite}"))?;
         let lines = lines(&rounds);
         held &= lines.iter().all(|line| line.standing.held());

@@ -61,12 +61,7 @@ pub(super) fn plan(
     resolver: &Resolver<'_>,
     findings: &mut Vec<Finding>,
 ) -> Vec<FilePlan> {
-    // CRIU restores an unlinked file from the image at its old path; there is nothing to look up.
-    let files: Vec<&OpenFile> = source
-        .files
-        .values()
-        .filter(|file| !source.remapped.contains(&file.id))
-        .collect();
+    let files: Vec<&OpenFile> = source.open_files().collect();
     let mut plans: Vec<Option<FilePlan>> = Vec::new();
     plans.resize_with(files.len(), || None);
     let found = with_places(&files, &mut plans, |files, plans| {
@@ -102,11 +97,13 @@ fn plan_file(
             .clone(),
         holders: source.holders_of(file.id).to_vec(),
     };
-    let hierarchy = resolver.hierarchy_of(file);
-    let mounted = hierarchy.is_none_or(|hierarchy| {
-        let mut mounts = target.cgroup_mounts.iter();
-        mounts.any(|mount| mount.hierarchy == hierarchy)
-    });
+    let mounted = || {
+        let hierarchy = resolver.hierarchy_of(file);
+        hierarchy.is_none_or(|hierarchy| {
+            let mut mounts = target.cgroup_mounts.iter();
+            mounts.any(|mount| mount.hierarchy == hierarchy)
+        })
+    };
     let planned = match resolved {
         Resolved::Cgroup {
             old,
@@ -122,7 +119,7 @@ fn plan_file(
                 path,
                 lookup,
                 fact,
-                mounted,
+                mounted: mounted(),
             };
             let placed = found.on_own_mount(file);
             cgroup_file(file, &found, placed, policy, object, findings)
@@ -148,7 +145,7 @@ fn plan_file(
                 path: None,
                 lookup,
                 fact,
-                mounted,
+                mounted: mounted(),
             };
             let placed = found.on_foreign_mount(file, target);
             cgroup_file(file, &found, placed, policy, object, findings)
