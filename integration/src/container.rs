@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::engine::{Engine, checked};
 use crate::kubelet::Managed;
 use crate::report::Report;
+use crate::took::Took;
 
 pub use crate::checkpoint::Checkpoint;
 
@@ -38,7 +39,7 @@ pub struct Container<'e> {
     /// How many processes the probe in it has.
     processes: usize,
     /// How long the runtime took to start or restore it.
-    took: Option<Duration>,
+    took: Option<Took>,
     /// Files of the node that its caller leaves open to it, from descriptor 3 on.
     left_open: Vec<String>,
     /// When containerd has the care of it.
@@ -282,25 +283,25 @@ impl<'e> Container<'e> {
         self.wait().map(drop)
     }
 
-    /// How long the runtime took when it started or restored the container, measured by the process that called it.
+    /// What the runtime took when it started or restored the container; of one that containerd has the care of, nothing is known.
     #[must_use]
-    pub fn took(&self) -> Option<Duration> {
+    pub fn took(&self) -> Option<Took> {
         self.took
     }
 
-    /// Checkpoints it, which ends it, and tells how long the runtime took, measured by the process that called it.
-    pub fn checkpoint_timed(&mut self, checkpoint: &Checkpoint) -> Result<Duration> {
+    /// Checkpoints it, which ends it, and tells what the runtime took.
+    pub fn checkpoint_timed(&mut self, checkpoint: &Checkpoint) -> Result<Took> {
         let took = self.dump_timed(checkpoint, &[])?;
         self.wait()?;
         Ok(took)
     }
 
     /// The same, and lets it go on.
-    pub fn checkpoint_running_timed(&self, checkpoint: &Checkpoint) -> Result<Duration> {
+    pub fn checkpoint_running_timed(&self, checkpoint: &Checkpoint) -> Result<Took> {
         self.dump_timed(checkpoint, &["--leave-running"])
     }
 
-    fn dump_timed(&self, checkpoint: &Checkpoint, options: &[&str]) -> Result<Duration> {
+    fn dump_timed(&self, checkpoint: &Checkpoint, options: &[&str]) -> Result<Took> {
         let file = format!("{}/took", checkpoint.work);
         let mut command = self.engine.timed_command(&file);
         command.args([
@@ -315,7 +316,7 @@ impl<'e> Container<'e> {
         let program = self.engine.runtime().program();
         checked(&output, || format!("{program} checkpoint"))
             .with_context(|| self.criu_errors(checkpoint, "dump.log"))?;
-        micros(&self.engine.node().path(&file))
+        Took::read(&self.engine.node().path(&file))
     }
 
     /// Checkpoints it and lets it go on.
@@ -492,9 +493,7 @@ impl<'e> Container<'e> {
     /// Has a shim run the runtime, and waits until the container runs.
     fn launch(&mut self, arguments: &[&str]) -> Result<()> {
         if let Some(managed) = &self.managed {
-            let before = Instant::now();
             managed.start()?;
-            self.took = Some(before.elapsed());
             return Ok(());
         }
         let bundle = self.bundle();
@@ -536,7 +535,7 @@ impl<'e> Container<'e> {
             }
             thread::sleep(Duration::from_millis(2));
         }
-        self.took = Some(micros(&started)?);
+        self.took = Some(Took::read(&started)?);
         Ok(())
     }
 
@@ -578,15 +577,6 @@ fn runtime_errors(log: &Path) -> String {
     } else {
         errors.join("; ")
     }
-}
-
-/// What a file says in microseconds.
-fn micros(file: &Path) -> Result<Duration> {
-    let text = fs::read_to_string(file).with_context(|| format!("Read {}", file.display()))?;
-    let number = text.trim().parse();
-    Ok(Duration::from_micros(number.with_context(|| {
-        format!("{} holds no number: {text:?}", file.display())
-    })?))
 }
 
 fn tail(text: &str) -> &str {

@@ -240,10 +240,14 @@ fn judge_stock(stack: Stack, stock: Expectation, verdict: &Verdict) -> Option<St
 macro_rules! on_both_suites {
     ($($scenario:ident),+ $(,)?) => {
         mod stable {
-            $(#[test] fn $scenario() -> anyhow::Result<()> { super::$scenario($crate::suite::Suite::Stable) })+
+            $(#[test] fn $scenario() -> anyhow::Result<()> {
+                $crate::limit::within(stringify!($scenario), || super::$scenario($crate::suite::Suite::Stable))
+            })+
         }
         mod testing {
-            $(#[test] fn $scenario() -> anyhow::Result<()> { super::$scenario($crate::suite::Suite::Testing) })+
+            $(#[test] fn $scenario() -> anyhow::Result<()> {
+                $crate::limit::within(stringify!($scenario), || super::$scenario($crate::suite::Suite::Testing))
+            })+
         }
     };
 }

@@ -33,8 +33,9 @@ const UNPACKED: &str = "/var/lib/restow/unpacked";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Counts in memory and in a file of its root file system, and says so where it was started from its beginning. One process, which
-/// starts no others: CRIU 4.1 does not always bring a tree that does to rest on a busy machine.
-pub const COUNTER: &str = "echo fresh >>/starts; i=0; while :; do i=$((i+1)); echo $i >/count; \
+/// starts no others: CRIU 4.1 does not always bring a tree that does to rest on a busy machine. The file is written over and never
+/// emptied: there is a number in it whenever the counter is checkpointed.
+pub const COUNTER: &str = "echo fresh >>/starts; i=0; while :; do i=$((i+1)); echo $i 1<>/count; \
                            j=0; while [ $j -lt 2000 ]; do j=$((j+1)); done; done";
 
 /// Which shim a process is.
@@ -220,11 +221,7 @@ impl ShimNode {
     /// # Errors
     /// When it has not written that.
     pub fn count(&self, id: &str) -> Result<u64> {
-        let mut text = self.file(id, "count")?;
-        // It may just be writing.
-        while text.trim().is_empty() {
-            text = self.file(id, "count")?;
-        }
+        let text = self.file(id, "count")?;
         text.trim()
             .parse()
             .with_context(|| format!("{id} has counted {text:?}"))

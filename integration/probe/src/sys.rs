@@ -236,6 +236,20 @@ pub(crate) fn wait_among_others(wanted: libc::pid_t) -> Result<u8, String> {
 }
 
 /// The address of a path, or of an abstract name after `@`, and its length.
+/// How many microseconds processors have worked for children that have ended, and for theirs that they waited for.
+pub(crate) fn processor_micros() -> i64 {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the kernel fills the structure, and all zeroes are a valid one.
+    let usage = unsafe {
+        libc::getrusage(libc::RUSAGE_CHILDREN, usage.as_mut_ptr());
+        usage.assume_init()
+    };
+    [usage.ru_utime, usage.ru_stime]
+        .iter()
+        .map(|time| time.tv_sec * 1_000_000 + time.tv_usec)
+        .sum()
+}
+
 fn unix_address(name: &str) -> Result<(libc::sockaddr_un, libc::socklen_t), Error> {
     // SAFETY: all zeroes is a valid value of this plain structure.
     let mut address: libc::sockaddr_un = unsafe { MaybeUninit::zeroed().assume_init() };

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use restow_integration::bench::{self, Freezing, Line, Sample, ms};
+use restow_integration::bench::{self, Freezing, Line, Sample};
 use restow_integration::container::{Checkpoint, Container};
 use restow_integration::engine::{Engine, Manager, Mode, Runtime, Stack};
 use restow_integration::foreign::{ForeignCgroups, sit_in_roots};
@@ -144,7 +144,7 @@ fn measure(engine: &Engine, cli: &Cli) -> Result<[[Cost; 2]; 2]> {
 
 fn checkpoint(engine: &Engine, container: &Container<'_>, cost: &mut Cost) -> Result<()> {
     let checkpoint = Checkpoint::new(engine, "bench")?;
-    let took = ms(container.checkpoint_running_timed(&checkpoint)?);
+    let took = container.checkpoint_running_timed(&checkpoint)?.wall;
     cost.time
         .push(took - Freezing::of(engine, &checkpoint)?.freezing);
     let node = engine.node();

@@ -7,12 +7,13 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use restow_integration::bench::{self, Freezing, Sample, Standing, ms};
+use restow_integration::bench::{self, Freezing, Sample, Standing};
 use restow_integration::container::Checkpoint;
 use restow_integration::engine::{Engine, Manager, Mode, Runtime, Stack};
 use restow_integration::node::CgroupView;
 use restow_integration::pod::{ContainerOptions, Pod, PodOptions};
 use restow_integration::suite::Suite;
+use restow_integration::took::Took;
 use serde_json::{Value, json};
 
 /// Measures what Restow adds to a checkpoint and a restore, beside the bare runtime on the same node
@@ -74,6 +75,8 @@ struct Times {
     checkpoint: Sample,
     /// Without what CRIU waited for the freezer.
     checkpoint_net: Sample,
+    /// What processors worked for the checkpoint, but for the relay's part, which nobody waits for.
+    processor: Sample,
     /// How long the tree stood still.
     frozen: Sample,
     restore: Sample,
@@ -172,7 +175,7 @@ fn measure(engine: &Engine, cli: &Cli) -> Result<BTreeMap<Way, Times>> {
             .find(|(other, _, _)| *other == way)
             .context("There is a container for each")?;
         let checkpoint = Checkpoint::new(by(way), "bench")?;
-        let took = ms(container.checkpoint_running_timed(&checkpoint)?);
+        let took = container.checkpoint_running_timed(&checkpoint)?;
         into.checkpointed(by(way), &checkpoint, took)?;
         remove(by(way), &checkpoint)
     })?;
@@ -206,10 +209,11 @@ fn rounds(
 
 impl Times {
     /// Takes in what a checkpoint took, and what CRIU says of it.
-    fn checkpointed(&mut self, engine: &Engine, checkpoint: &Checkpoint, took: f64) -> Result<()> {
+    fn checkpointed(&mut self, engine: &Engine, checkpoint: &Checkpoint, took: Took) -> Result<()> {
         let stats = Freezing::of(engine, checkpoint)?;
-        self.checkpoint.push(took);
-        self.checkpoint_net.push(took - stats.freezing);
+        self.checkpoint.push(took.wall);
+        self.checkpoint_net.push(took.wall - stats.freezing);
+        self.processor.push(took.processor);
         self.frozen.push(stats.frozen);
         Ok(())
     }
@@ -234,7 +238,7 @@ fn journey(engine: &Engine, way: Way, times: &mut Times) -> Result<()> {
     let mut container = pod_a.container(&options(engine, way))?;
     container.start()?;
     let checkpoint = Checkpoint::new(engine, "bench")?;
-    let took = ms(container.checkpoint_timed(&checkpoint)?);
+    let took = container.checkpoint_timed(&checkpoint)?;
     times.checkpointed(engine, &checkpoint, took)?;
     pod_a.remove(vec![container]).context("Remove pod A")?;
 
@@ -243,7 +247,7 @@ fn journey(engine: &Engine, way: Way, times: &mut Times) -> Result<()> {
     container.restore(&checkpoint)?;
     times
         .restore
-        .push(ms(container.took().context("The restore was not timed")?));
+        .push(container.took().context("The restore was not timed")?.wall);
     // A bare runtime may have put the container where pod A was, in which case its cgroup is not empty yet.
     pod_b.remove(vec![container]).context("Remove pod B")?;
     remove(engine, &checkpoint)
@@ -258,15 +262,16 @@ fn remove(engine: &Engine, checkpoint: &Checkpoint) -> Result<()> {
 fn print(suite: Suite, versions: &str, runs: usize, times: &BTreeMap<Way, Times>) {
     println!("{suite}: {versions}, {runs} rounds, milliseconds: median (quartiles) least");
     println!(
-        "  {:<10} {:>30} {:>30} {:>30}",
-        "", "restore", "checkpoint without freezing", "checkpoint"
+        "  {:<10} {:>28} {:>28} {:>28} {:>28}",
+        "", "restore", "checkpoint without freezing", "checkpoint", "its processor time"
     );
     for (way, times) in times {
         println!(
-            "  {way:<10} {:>30} {:>30} {:>30}",
+            "  {way:<10} {:>28} {:>28} {:>28} {:>28}",
             spread(&times.restore),
             spread(&times.checkpoint_net),
-            spread(&times.checkpoint)
+            spread(&times.checkpoint),
+            spread(&times.processor)
         );
     }
 }
@@ -341,6 +346,7 @@ fn to_json(suite: Suite, versions: &str, runtime: Runtime, times: &BTreeMap<Way,
                 "restore_ms": times.restore,
                 "checkpoint_ms": times.checkpoint,
                 "checkpoint_without_freezing_ms": times.checkpoint_net,
+                "checkpoint_processor_ms": times.processor,
                 "frozen_ms": times.frozen,
             });
             (way.to_string(), value)

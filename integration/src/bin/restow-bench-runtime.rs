@@ -1,6 +1,5 @@
 //! Measures what Restow's OCI runtime adds to a call of the real one, on one node.
 
-use std::fs;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
@@ -10,6 +9,7 @@ use restow_integration::engine::{Engine, Manager, Mode, Runtime, Stack};
 use restow_integration::node::CgroupView;
 use restow_integration::podman::{LIB, install_programs};
 use restow_integration::suite::Suite;
+use restow_integration::took::Took;
 use serde_json::json;
 
 /// Most that may be added.
@@ -109,7 +109,5 @@ fn call(engine: &Engine, mut command: Command) -> Result<f64> {
         "The runtime fails: {}",
         String::from_utf8_lossy(&output.stderr)
     );
-    let text = fs::read_to_string(engine.node().path(TIME)).context("Read the time")?;
-    let microseconds: f64 = text.trim().parse().context("Understand the time")?;
-    Ok(microseconds / 1e3)
+    Ok(Took::read(&engine.node().path(TIME))?.wall)
 }

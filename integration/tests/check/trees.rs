@@ -14,7 +14,7 @@ pub(crate) fn check_a_tree_that_changes_all_the_time(suite: Suite) -> Result<()>
     let pod = pod(&engine, "pod-a")?;
     let mut container = container(&pod, &engine, &holding(&["churn", "churn"]))?;
     container.start()?;
-    for _ in 0..30 {
+    for _ in 0..10 {
         let answer = check(&engine, container.id())?;
         ensure!(
             answer.said().is_empty(),

@@ -345,13 +345,10 @@ fn beside(facts: &Facts) -> Vec<Task> {
 
 /// Whether a process is below one of the tree; `None` when it has ended meanwhile.
 fn below(pid: HostPid, tree: &BTreeSet<HostPid>) -> Option<bool> {
-    let parent = |pid: HostPid| -> Option<HostPid> {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        field(&status, "PPid:")?.parse().ok().map(HostPid)
-    };
     let mut at = pid;
     loop {
-        let next = parent(at)?;
+        let status = std::fs::read_to_string(format!("/proc/{at}/status")).ok()?;
+        let next = parent(&status)?;
         if tree.contains(&next) {
             return Some(true);
         }
@@ -360,6 +357,14 @@ fn below(pid: HostPid, tree: &BTreeSet<HostPid>) -> Option<bool> {
         }
         at = next;
     }
+}
+
+/// The parent that a `status` names. One that is read while the process is buried has 0 for its parent, as those have whose parent is
+/// in no namespace of ours, but also 0 for the process itself (`fs/proc/array.c`, `task_state`): it names none.
+fn parent(status: &str) -> Option<HostPid> {
+    let number = |name| field(status, name)?.parse().ok();
+    number("Tgid:").filter(|tgid| *tgid != 0)?;
+    number("PPid:").map(HostPid)
 }
 
 fn members(dir: &Path, found: &mut BTreeSet<HostPid>) {
@@ -415,6 +420,13 @@ mod tests {
         for facts in read {
             assert_eq!(facts.unwrap().root, root);
         }
+    }
+
+    #[test]
+    fn a_process_that_is_being_buried_has_no_parent() {
+        assert_eq!(parent("Tgid:\t7\nPid:\t7\nPPid:\t4\n"), Some(HostPid(4)));
+        assert_eq!(parent("Tgid:\t7\nPid:\t7\nPPid:\t0\n"), Some(HostPid(0)));
+        assert_eq!(parent("Tgid:\t0\nPid:\t7\nPPid:\t0\n"), None);
     }
 
     #[test]
