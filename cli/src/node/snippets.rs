@@ -96,3 +96,25 @@ fn file(path: &str, text: String, what: &str) -> Change {
         what: what.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cri_o_is_told_of_no_annotation() {
+        // It takes none but its own there, and does not start otherwise.
+        let shipped = include_str!("../../../deploy/cri-o/50-restow.conf");
+        let runtime = Runtime {
+            name: "restow".to_owned(),
+            program: PathBuf::from("/usr/local/lib/restow/restow-runtime"),
+        };
+        let Wanted::File(made) = cri_o(&[runtime]).wanted else {
+            panic!("It is a file");
+        };
+        for text in [shipped, &made] {
+            assert!(text.contains("runtimes.restow]"), "{text}");
+            assert!(!text.contains("allowed_annotations"), "{text}");
+        }
+    }
+}

@@ -176,9 +176,16 @@ fn an_annotation_for_the_whole_pod_means_no_other_container() {
     other["annotations"]["restow.dev/restore-from.sidecar"] = "x".into();
     lab.prepare_as(&other).unwrap();
     // Nor the sandbox.
-    let mut sandbox = spec("team", "", "x");
-    sandbox["annotations"]["io.kubernetes.cri.container-type"] = "sandbox".into();
-    assert!(Asked::from_spec(&sandbox, &lab.config).unwrap().is_none());
+    for kind in [
+        "io.kubernetes.cri.container-type",
+        "io.kubernetes.cri-o.ContainerType",
+    ] {
+        let mut sandbox = spec("team", "", "x");
+        let annotations = sandbox["annotations"].as_object_mut().unwrap();
+        annotations.remove("io.kubernetes.cri.container-type");
+        annotations.insert(kind.to_owned(), "sandbox".into());
+        assert!(Asked::from_spec(&sandbox, &lab.config).unwrap().is_none());
+    }
 }
 
 #[test]
