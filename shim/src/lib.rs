@@ -19,6 +19,7 @@
 //! * [`start`], [`reply`], [`address`], [`delete`]: the shim's actions.
 //! * [`guard`], [`process`]: neither shim outlives the other.
 //! * [`frame`], [`task`], [`client`]: ttrpc and the calls that matter here.
+//! * [`spec`]: whether a container asks for anything.
 //! * [`proxy`]: the process that stays.
 //! * [`worker`]: what prepares a restore and clears up after it.
 
@@ -37,6 +38,7 @@ pub mod process;
 pub mod proxy;
 pub mod reply;
 pub mod settings;
+pub mod spec;
 pub mod start;
 pub mod task;
 pub mod worker;

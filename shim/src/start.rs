@@ -30,9 +30,9 @@ use crate::error::{Attempt, Error};
 use crate::guard::Guard;
 use crate::log::{self, Level};
 use crate::process;
-use crate::proxy::asks_for_restore;
 use crate::reply::{Params, Reply};
 use crate::settings::Settings;
+use crate::spec::asks_for_restore;
 
 /// Most that is read of standard input, as the stock shim has it.
 const LONGEST_INPUT: u64 = 10 << 20;

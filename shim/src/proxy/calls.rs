@@ -11,10 +11,11 @@
 use std::io;
 use std::path::Path;
 
+use super::Proxy;
 use super::jobs::{Job, Then};
 use super::link::Way;
-use super::{Proxy, asks_for_restore, mentions};
 use crate::frame::{self, FAILED_PRECONDITION, Header, REQUEST, RESPONSE};
+use crate::spec::{asks_for_restore, mentions};
 use crate::task::{Call, Request};
 
 /// A container that was made to be restored and has not started yet.

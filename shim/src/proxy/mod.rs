@@ -16,8 +16,8 @@ mod link;
 mod streams;
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::fs;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -42,44 +42,6 @@ use link::{Buffers, Link, Read, Settled, Way};
 use streams::Streams;
 
 pub(crate) use jobs::parts;
-
-/// What in a bundle's `config.json` shows that a restore may be asked for, as JSON may spell it.
-const ASKING: [&[u8]; 2] = [b"restow.dev/restore-from", b"restow.dev\\/restore-from"];
-
-/// Whether the spec in `bundle` may ask for a restore. Nearly none does, and that is found out without parsing.
-#[must_use]
-pub fn asks_for_restore(bundle: &Path) -> bool {
-    mentions(bundle, &ASKING)
-}
-
-/// Whether one of these texts is in the spec in `bundle`. What cannot be read mentions nothing.
-fn mentions(bundle: &Path, texts: &[&[u8]]) -> bool {
-    let longest = texts.iter().map(|text| text.len()).max().unwrap_or(1);
-    let Ok(mut file) = File::open(bundle.join("config.json")) else {
-        return false;
-    };
-    let mut buffer = [0; 8 << 10];
-    let mut kept = 0;
-    loop {
-        let read = match file.read(&mut buffer[kept..]) {
-            Ok(0) => return false,
-            Ok(read) => kept + read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(_) => return false,
-        };
-        let found = |text: &&[u8]| {
-            buffer[..read]
-                .windows(text.len())
-                .any(|window| window == *text)
-        };
-        if texts.iter().any(found) {
-            return true;
-        }
-        // What is looked for may be cut in two.
-        kept = read.min(longest - 1);
-        buffer.copy_within(read - kept..read, 0);
-    }
-}
 
 /// When the stock shim closes a connection or takes none, it is nearly always ending, and its descriptors are closed a moment before it
 /// has ended; on a busy machine that is long. containerd is to see the end of its connection when the sockets are gone, so it is given so
@@ -499,26 +461,5 @@ fn send_signal(process: &OwnedFd, signal: i32) {
             std::ptr::null::<libc::siginfo_t>(),
             0,
         );
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_spec_that_asks_is_found_wherever_the_word_stands() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("config.json");
-        assert!(!asks_for_restore(dir.path()));
-        for before in [0, 1, 8180, 8192, 8200, 16370, 40000] {
-            let filler = " ".repeat(before);
-            fs::write(&path, format!("{filler}\"restow.dev/restore-from\":\"a\"")).unwrap();
-            assert!(asks_for_restore(dir.path()), "behind {before} bytes");
-            fs::write(&path, format!("{filler}\"restow.dev/enabled\":\"true\"")).unwrap();
-            assert!(!asks_for_restore(dir.path()));
-        }
-        fs::write(&path, r#""restow.dev\/restore-from.web""#).unwrap();
-        assert!(asks_for_restore(dir.path()));
     }
 }
