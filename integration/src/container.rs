@@ -263,14 +263,18 @@ impl<'e> Container<'e> {
     /// Restores it from `checkpoint` instead of starting it.
     pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<()> {
         self.prepare(Some(checkpoint))?;
-        self.launch(&[
+        let restored = self.launch(&[
             "restore",
             "--image-path",
             &checkpoint.images,
             "--work-path",
             &checkpoint.work,
-        ])
-        .with_context(|| self.criu_errors(checkpoint, "restore.log"))
+        ]);
+        if self.managed.is_some() {
+            // containerd removes CRIU's log with what it failed to restore.
+            return restored;
+        }
+        restored.with_context(|| self.criu_errors(checkpoint, "restore.log"))
     }
 
     /// Checkpoints it, which ends it.

@@ -8,9 +8,10 @@ use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
 
-use crate::containerd::{self, Containerd};
+use crate::containerd::{self, Containerd, Image, PROBE_IMAGE, REGISTRY_PROBE_IMAGE, Registry};
 use crate::kubelet::Kubelet;
 use crate::node::{NODE_PATH, Node, NodeOptions};
+use crate::suite::Suite;
 use crate::tools;
 
 pub use crate::stack::{Manager, Mode, Runtime, Stack};
@@ -36,6 +37,8 @@ pub struct Engine {
     systemd: bool,
     /// The containerd that makes pods, and who calls it.
     kubelet: Option<Rc<Kubelet>>,
+    /// What containerd's own restore pulls the container's image from.
+    registry: Option<Rc<Registry>>,
 }
 
 impl Engine {
@@ -50,6 +53,7 @@ impl Engine {
             mode,
             systemd: systemd_makes_cgroups(),
             kubelet: None,
+            registry: None,
         };
         if stack.manager == Manager::Containerd {
             let node = Rc::clone(&engine.node);
@@ -57,7 +61,14 @@ impl Engine {
                 Mode::Stock => Containerd::stock(node)?,
                 Mode::Restow => Containerd::on(node)?,
             };
-            engine.kubelet = Some(Rc::new(Kubelet::new(Rc::new(containerd))?));
+            let kubelet = Kubelet::new(Rc::new(containerd))?;
+            if mode == Mode::Stock && stack.suite == Suite::Testing {
+                let image = Image::probe()?.called(REGISTRY_PROBE_IMAGE);
+                let registry = Registry::with_image(kubelet.containerd(), &image)?;
+                kubelet.wait_for_image(REGISTRY_PROBE_IMAGE)?;
+                engine.registry = Some(Rc::new(registry));
+            }
+            engine.kubelet = Some(Rc::new(kubelet));
         }
         engine.install(&tools::probe()?, PROBE)?;
         if mode == Mode::Restow {
@@ -75,6 +86,15 @@ impl Engine {
             mode: Mode::Stock,
             systemd: self.systemd,
             kubelet: self.kubelet.clone(),
+            registry: self.registry.clone(),
+        }
+    }
+
+    /// The image that containers of pods are made from.
+    pub(crate) fn image(&self) -> &'static str {
+        match self.registry {
+            Some(_) => REGISTRY_PROBE_IMAGE,
+            None => PROBE_IMAGE,
         }
     }
 

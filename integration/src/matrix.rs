@@ -15,7 +15,7 @@ use crate::suite::Suite;
 type Column = (Suite, Runtime);
 
 /// Longer reasons are cut, in characters.
-const LONGEST_REASON: usize = 150;
+const LONGEST_REASON: usize = 180;
 
 /// Draws the table of what ran below `manager`.
 #[must_use]
@@ -88,10 +88,11 @@ This file is written by `cargo xtask test --matrix`; do not edit it.
 const HEAD_PODS: &str = "# What holds for pods of containerd
 
 The scenarios of [matrix.md](matrix.md) with pods as the kubelet has containerd make them, over the container runtime interface. *Stock* is
-containerd with its own shim: containerd 1.7 has no restore; containerd 2.1 restores an archive that is given as the image, but pulls the
-image below it from a registry, which the nodes here have not got, so it is skipped. With Restow
-the pod's runtime handler has Restow's shim, and an annotation of the pod asks for the restore. A cell says what became of it: stock / Restow.
-What is skipped cannot be asked for over this interface. Numbers lead to the reasons below the tables.
+containerd with its own shim: containerd 1.7 has no restore; containerd 2.1 restores an archive that is given as the image, and pulls the
+image below it from a registry on the node. With Restow the pod's runtime handler has Restow's shim, and an annotation of the pod asks for the restore. A cell says what became of it: stock / Restow.
+What is skipped cannot be asked for over this interface. containerd removes CRIU's log with a container that it could not restore, so that
+stock's reasons are no more than what the kubelet is told. With crun stock restores nothing: containerd 2.1 gives `crun restore` a flag that
+crun has not got.
 
 This file is written by `cargo xtask test --matrix`; do not edit it.
 
@@ -112,7 +113,7 @@ fn columns(entries: &[Entry]) -> BTreeMap<Column, String> {
 /// Shown when a scenario was run more than once: the higher one.
 fn rank(entry: &Entry) -> (u8, &Outcome) {
     let rank = match &entry.outcome {
-        Outcome::Skipped(_) => 0,
+        Outcome::Skipped(_) | Outcome::NoRestore(_) => 0,
         Outcome::Right(_) => 1,
         Outcome::Wrong(_) => 2,
         Outcome::Broken(_) => 3,
@@ -134,12 +135,19 @@ fn summary(
     for mode in [Mode::Stock, Mode::Restow] {
         let _ = write!(text, "\n| {mode}: right, of those run | ");
         for (suite, runtime) in columns.keys() {
-            let run: Vec<&Outcome> = rows
+            let all: Vec<&Outcome> = rows
                 .values()
                 .filter_map(|cells| cells.get(&(*suite, *runtime, mode)))
                 .map(|entry| &entry.outcome)
-                .filter(|outcome| !matches!(outcome, Outcome::Skipped(_)))
                 .collect();
+            let run: Vec<&&Outcome> = all
+                .iter()
+                .filter(|outcome| !matches!(outcome, Outcome::Skipped(_) | Outcome::NoRestore(_)))
+                .collect();
+            if run.is_empty() && all.iter().any(|it| matches!(it, Outcome::NoRestore(_))) {
+                text.push_str("no restore | ");
+                continue;
+            }
             let right = run
                 .iter()
                 .filter(|outcome| matches!(outcome, Outcome::Right(_)))
@@ -231,6 +239,7 @@ impl Reasons {
         };
         let (word, reason) = match &entry.outcome {
             Outcome::Right(_) => return "right".to_owned(),
+            Outcome::NoRestore(_) => return "no restore".to_owned(),
             Outcome::Wrong(text) => ("wrong", text),
             Outcome::Skipped(text) => ("skipped", text),
             Outcome::Broken(text) => ("**broken**", text),
@@ -396,6 +405,27 @@ mod tests {
             text.contains("| stock: right, of those run | 0 of 1 |"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_stack_that_has_no_restore_is_not_counted() {
+        let pods = |mode, outcome| Entry {
+            manager: Manager::Containerd,
+            ..entry("Cgroup 2", mode, outcome)
+        };
+        let text = render(
+            &[
+                pods(Mode::Stock, Outcome::NoRestore("it has none".into())),
+                pods(Mode::Restow, Outcome::Right("fine".into())),
+            ],
+            Manager::Containerd,
+        );
+        assert!(
+            text.contains("| stock: right, of those run | no restore | 0 of 0 |"),
+            "{text}"
+        );
+        assert!(text.contains("| no restore / right |"), "{text}");
+        assert!(!text.contains("## Reasons"), "{text}");
     }
 
     #[test]

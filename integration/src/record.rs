@@ -22,6 +22,8 @@ pub enum Outcome {
     Right(String),
     /// The text says what did not hold.
     Wrong(String),
+    /// What was to be run has no restore at all; the text says what has none.
+    NoRestore(String),
     /// It cannot be run here; the text says why.
     Skipped(String),
     /// The stage itself broke; the text says how.

@@ -4,15 +4,16 @@
 mod command;
 
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use command::{ENABLED, Lab, STORE};
 use restow_cri::ContainerId;
 use restow_cri::api::ContainerState;
-use restow_integration::containerd::{Image, Shim, handler};
+use restow_integration::containerd::{
+    Image, REGISTRY_IMAGES, REGISTRY_PROBE_IMAGE, Registry, Shim, handler,
+};
 use restow_integration::on_both_suites;
-use restow_integration::programs;
 use restow_integration::stack::Runtime;
 use restow_integration::suite::Suite;
 
@@ -22,51 +23,16 @@ on_both_suites!(
 );
 
 /// The image, named as one of the registry.
-const IMAGE: &str = "127.0.0.1:5000/moved:latest";
-/// Where the registry keeps its images.
-const IMAGES: &str = "/var/lib/registry";
+const IMAGE: &str = REGISTRY_PROBE_IMAGE;
 
-/// A registry on a node, which ends with it.
-struct Registry(Child);
-
-impl Registry {
-    fn start(lab: &Lab) -> Result<Self> {
-        let program = "/opt/docker-registry";
-        lab.containerd.install(&programs::registry()?, program)?;
-        let config = format!(
-            "version: 0.1\nlog: {{level: warn}}\nstorage: {{filesystem: {{rootdirectory: {IMAGES}}}}}\nhttp: {{addr: '127.0.0.1:5000'}}\n"
-        );
-        lab.write("/etc/registry.yml", &config)?;
-        let mut command = lab.containerd.node().command("sh");
-        let script = format!("exec {program} serve /etc/registry.yml >/var/log/registry.log 2>&1");
-        let child = command.args(["-c", &script]).spawn();
-        let this = Self(child.context("Start the registry")?);
-        lab.until("the registry answers", || {
-            let connect = ["-c", "exec 3<>/dev/tcp/127.0.0.1/5000"];
-            Ok(lab.containerd.run("bash", &connect).is_ok())
-        })?;
-        Ok(this)
-    }
-
-    /// The same with the image in it, which the node has as well.
-    fn with_image(lab: &Lab) -> Result<Self> {
-        let this = Self::start(lab)?;
-        lab.containerd.import(&Image::probe()?.called(IMAGE))?;
-        lab.ctr(&["images", "push", "--plain-http", IMAGE])?;
-        lab.until("the CRI plugin knows the image", || {
-            let image = lab.call(lab.cri().image(IMAGE))?;
-            Ok(image.is_some_and(|image| !image.repo_digests.is_empty()))
-        })?;
-        Ok(this)
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        // The node ends what runs in it.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// A registry with the image in it, which the node has as well.
+fn registry_with_image(lab: &Lab) -> Result<Registry> {
+    let registry = Registry::with_image(&lab.containerd, &Image::probe()?.called(IMAGE))?;
+    lab.until("the CRI plugin knows the image", || {
+        let image = lab.call(lab.cri().image(IMAGE))?;
+        Ok(image.is_some_and(|image| !image.repo_digests.is_empty()))
+    })?;
+    Ok(registry)
 }
 
 /// Copies a directory from one node to another, as one would by any other means.
@@ -95,14 +61,14 @@ fn counts_on(lab: &Lab, log: &str, from: u64) -> Result<()> {
 
 fn a_copied_checkpoint_is_restored_where_nothing_else_of_the_node_is(suite: Suite) -> Result<()> {
     let (a, b) = (Lab::start(suite)?, Lab::start(suite)?);
-    let registry = Registry::with_image(&a)?;
+    let registry = registry_with_image(&a)?;
     let pod = a.probe("web", "0c4d-11", Shim::Restow, IMAGE, &["run"], ENABLED)?;
     let from = a.counts_beyond(pod.log(), 100)?;
     let what = pod.what();
     a.restow(&["checkpoint", &what, "--name", "one", "--json"])?
         .json()?;
     copy(&a, &b, STORE)?;
-    copy(&a, &b, IMAGES)?;
+    copy(&a, &b, REGISTRY_IMAGES)?;
     drop(registry);
     drop(a);
 
@@ -113,7 +79,7 @@ fn a_copied_checkpoint_is_restored_where_nothing_else_of_the_node_is(suite: Suit
     ensure!(said.contains(&expected), "{said}");
     ensure!(b.pods()?.is_empty(), "{:?}", b.pods()?);
 
-    let _registry = Registry::start(&b)?;
+    let _registry = Registry::start(&b.containerd)?;
     let restored = b
         .restow(&["restore", "one", "--pod", "web-2", "--json"])?
         .json()?;
@@ -181,7 +147,7 @@ fn what_containerd_restores_itself_goes_on_below_both_shims(suite: Suite) -> Res
     if suite == Suite::Stable {
         return nothing_restores(&lab);
     }
-    let _registry = Registry::with_image(&lab)?;
+    let _registry = registry_with_image(&lab)?;
     let reads_hosts = ["run", "--open", "all:r:0:/etc/hosts"];
     for (name, shim, args) in [
         ("plain", Shim::Stock, &["run"][..]),

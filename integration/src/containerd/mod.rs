@@ -6,6 +6,7 @@
 
 mod config;
 mod image;
+mod registry;
 mod shares;
 
 use std::cell::{Cell, RefCell};
@@ -25,6 +26,7 @@ use crate::stack::{Runtime, Stack};
 use crate::tools;
 
 pub use image::Image;
+pub use registry::{REGISTRY, REGISTRY_IMAGES, Registry};
 
 /// containerd's socket, as a path of the node.
 pub const SOCKET: &str = "/run/containerd/containerd.sock";
@@ -36,6 +38,8 @@ pub const RESTOW_DIR: &str = "/opt/restow/bin";
 pub const PAUSE_IMAGE: &str = "docker.io/library/restow-pause:latest";
 /// The image of containers: the probe as `/probe`, and the directories that it uses.
 pub const PROBE_IMAGE: &str = "docker.io/library/restow-probe:latest";
+/// The same by its name in a [`Registry`].
+pub const REGISTRY_PROBE_IMAGE: &str = "127.0.0.1:5000/restow-probe:latest";
 
 const CONFIG: &str = "/etc/containerd/config.toml";
 const LOG: &str = "/var/log/containerd.log";

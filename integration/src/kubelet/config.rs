@@ -12,13 +12,13 @@ use restow_cri::api::{
 use serde_json::Value;
 
 use super::NotInPods;
-use crate::containerd::PROBE_IMAGE;
 use crate::pod::ContainerOptions;
 use crate::spec::{Bind, CgroupNamespace, MASKED, READONLY};
 
-/// The configuration of a container with these arguments and mounts, in the pod `pod` with this uid.
+/// The configuration of a container of `image` with these arguments and mounts.
 pub(crate) fn container_config(
     options: &ContainerOptions,
+    image: &str,
     args: &[String],
     binds: &[Bind],
     labels: HashMap<String, String>,
@@ -35,7 +35,7 @@ pub(crate) fn container_config(
             attempt: 0,
         }),
         image: Some(ImageSpec {
-            image: PROBE_IMAGE.to_owned(),
+            image: image.to_owned(),
             ..ImageSpec::default()
         }),
         command: args[..1].to_vec(),

@@ -70,7 +70,7 @@ impl Managed {
     /// Asks the runtime for it, with `checkpoint` as what it is to be restored from.
     pub(crate) fn create(&mut self, checkpoint: Option<&Checkpoint>) -> Result<String> {
         if let Some(checkpoint) = checkpoint {
-            self.ask_for_restore(checkpoint)?;
+            self.ask_for_restore(checkpoint);
         }
         let cri = self.kubelet.cri();
         let call = cri.create_container(&self.pod, &self.config, &self.pod_config);
@@ -78,8 +78,8 @@ impl Managed {
         Ok(self.id.insert(id).0.clone())
     }
 
-    /// Restow takes the pod's word for it; containerd alone takes the archive for an image, or has no restore.
-    fn ask_for_restore(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+    /// Restow takes the pod's word for it; containerd 2.1 alone takes the archive for an image.
+    fn ask_for_restore(&mut self, checkpoint: &Checkpoint) {
         match self.mode {
             Mode::Restow => {
                 let name = checkpoint.name().to_owned();
@@ -88,16 +88,12 @@ impl Managed {
                     .insert(RESTORE_FROM.to_owned(), name);
             }
             Mode::Stock => {
-                if self.suite() == Suite::Stable {
-                    bail!("containerd 1.7 has no restore of a pod's container");
-                }
                 self.config.image = Some(ImageSpec {
                     image: checkpoint.archive(),
                     ..ImageSpec::default()
                 });
             }
         }
-        Ok(())
     }
 
     fn suite(&self) -> Suite {

@@ -395,7 +395,7 @@ impl<'e> Pod<'e> {
             "io.kubernetes.container.name".to_owned(),
             options.name.clone(),
         );
-        let config = container_config(options, &args, &binds, labels)?;
+        let config = container_config(options, self.engine.image(), &args, &binds, labels)?;
         let mut annotations = options.annotations.clone();
         if self.engine.mode() == Mode::Restow && options.opt_in {
             annotations.push(("restow.dev/enabled".to_owned(), "true".to_owned()));
