@@ -4,9 +4,12 @@
 //! median of the differences within each round; how sure it is, its 95 % interval tells, which the sign test gives for any
 //! distribution (order statistics of the differences).
 
+use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::fs;
+use std::hash::{BuildHasher, Hasher};
 use std::process::ExitCode;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -17,6 +20,16 @@ use crate::container::Checkpoint;
 use crate::engine::Engine;
 use crate::root::Root;
 use crate::suite::Suite;
+
+/// A whole number of ticks of any kernel: they tick 100, 250 or 1000 times a second.
+const TICKS_MICROS: u64 = 20_000;
+
+/// Waits for a random part of the kernel's tick. What is called when something else has just ended begins with a tick, and what waits for
+/// the kernel ends with one: times would be multiples of it.
+pub fn any_moment() {
+    let random = RandomState::new().build_hasher().finish();
+    thread::sleep(Duration::from_micros(random % TICKS_MICROS));
+}
 
 /// Measured values, in one unit.
 #[derive(Clone, Debug, Default, Serialize)]

@@ -46,6 +46,13 @@ pub(crate) enum Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// The restore of a pod's container below Restow's shim beside the same below the stock shim
+    #[command(disable_help_flag = true)]
+    Pods {
+        /// `cargo xtask bench pods --help` tells
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// Calls of an OCI runtime through Restow's
     #[command(disable_help_flag = true)]
     Runtime {
@@ -53,7 +60,7 @@ pub(crate) enum Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
-    /// Move, plan, cgroups, shim and runtime, one after the other
+    /// Move, plan, cgroups, shim, pods and runtime, one after the other
     All,
 }
 
@@ -68,6 +75,7 @@ pub(crate) fn run(bench: Bench) -> Result<()> {
         Bench::Plan { args } => plan(&args)?,
         Bench::Cgroups { args } => start("restow-bench-cgroups", &args)?,
         Bench::Shim { args } => start("restow-bench-shim", &args)?,
+        Bench::Pods { args } => start("restow-bench-pods", &args)?,
         Bench::Runtime { args } => start("restow-bench-runtime", &args)?,
         Bench::All => {
             let programs = [
@@ -75,6 +83,7 @@ pub(crate) fn run(bench: Bench) -> Result<()> {
                 plan(&[])?,
                 start("restow-bench-cgroups", &[])?,
                 start("restow-bench-shim", &[])?,
+                start("restow-bench-pods", &[])?,
                 start("restow-bench-runtime", &[])?,
             ];
             programs.iter().all(|held| *held)
@@ -110,7 +119,7 @@ fn start(bin: &str, args: &[OsString]) -> Result<bool> {
                 cargo::build_dist("restow-hooks", "restow-runtime")?,
             );
         }
-        if bin == "restow-bench-shim" {
+        if bin == "restow-bench-shim" || bin == "restow-bench-pods" {
             command.env(
                 "RESTOW_SHIM_PROGRAM",
                 cargo::build_dist("restow-shim", "containerd-shim-restow-v2")?,
