@@ -4,7 +4,7 @@ use std::io;
 use std::process::Command;
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
@@ -32,7 +32,15 @@ pub fn wait(command: &mut Command) -> io::Result<u8> {
         signals.add(signal);
     }
     // Only now: the child is to have none of them blocked.
-    signals.thread_block()?;
+    let before = signals.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    let status = passing_on(pid, &signals);
+    // Nor is what this process starts or becomes afterwards: programs inherit the mask, and runc hands it on to the container.
+    before.thread_set_mask()?;
+    status
+}
+
+/// Waits for the process and passes on the `signals`, which are blocked.
+fn passing_on(pid: Pid, signals: &SigSet) -> io::Result<u8> {
     loop {
         match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::Exited(_, code)) => return Ok(u8::try_from(code).unwrap_or(u8::MAX)),
@@ -47,5 +55,30 @@ pub fn wait(command: &mut Command) -> io::Result<u8> {
             // One that has just ended is seen next.
             signal => drop(kill(pid, signal)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a program that this thread starts has blocked (`proc_pid_status(5)`).
+    fn blocked() -> String {
+        let status = Command::new("grep")
+            .args(["SigBlk", "/proc/self/status"])
+            .output()
+            .unwrap();
+        String::from_utf8(status.stdout).unwrap()
+    }
+
+    #[test]
+    fn what_is_started_afterwards_gets_all_signals() {
+        let before = blocked();
+        let mut ended = Command::new("sh");
+        assert_eq!(wait(ended.args(["-c", "exit 7"])).unwrap(), 7);
+        assert_eq!(blocked(), before);
+        let mut killed = Command::new("sh");
+        assert_eq!(wait(killed.args(["-c", "kill -TERM $$"])).unwrap(), 143);
+        assert_eq!(blocked(), before);
     }
 }
