@@ -12,6 +12,8 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use serde::Serialize;
 
+use super::last_words::MARK;
+
 use crate::observed::Observations;
 use crate::plan::Plan;
 use crate::verify::Verdict;
@@ -148,7 +150,7 @@ impl Journal {
 
     fn in_criu_log(&self, text: &str) {
         if let Some(mut log) = append(&self.work_dir, &self.criu_log) {
-            let _ = log.write_all(format!("Error (restow): {text}\n").as_bytes());
+            let _ = log.write_all(format!("{MARK}{text}\n").as_bytes());
         }
     }
 }

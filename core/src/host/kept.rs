@@ -9,6 +9,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use super::last_words::MARK;
+
 /// Where they are kept.
 pub const DIR: &str = "/var/log/restow";
 
@@ -33,8 +35,7 @@ pub fn keep(
     last: impl FnOnce(&Path) -> String,
 ) -> io::Result<PathBuf> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-    let name = format!("{}{}", time.replace(':', "-"), ending(container, operation));
+    let name = stamp(SystemTime::now()) + &ending(container, operation);
     let path = dir.join(name);
     let mut kept = OpenOptions::new()
         .write(true)
@@ -42,7 +43,7 @@ pub fn keep(
         .mode(0o600)
         .open(&path)?;
     let copied = copy(log, &mut kept)
-        .and_then(|()| kept.write_all(format!("Error (restow): {}\n", last(&path)).as_bytes()));
+        .and_then(|()| kept.write_all(format!("{MARK}{}\n", last(&path)).as_bytes()));
     if let Err(error) = copied {
         // Half a log would pass for a whole one.
         let _ = fs::remove_file(&path);
@@ -52,9 +53,29 @@ pub fn keep(
     Ok(path)
 }
 
-/// How the names of a container's logs end, behind the time.
+/// The newest of the logs in `dir` that were kept of this container's `operation`, and not before `since`: an earlier container may have
+/// had the same id.
 #[must_use]
-pub fn ending(container: &str, operation: &str) -> String {
+pub fn newest(dir: &Path, container: &str, operation: &str, since: SystemTime) -> Option<PathBuf> {
+    let (since, ending) = (stamp(since), ending(container, operation));
+    let entries = fs::read_dir(dir).ok()?.flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    // All times have the same length. Behind a longer one is the beginning of another container's id.
+    let of_this = names.filter(|name| {
+        name.strip_suffix(&ending)
+            .is_some_and(|time| time.len() == since.len() && *time >= *since)
+    });
+    of_this.max().map(|name| dir.join(name))
+}
+
+/// The time, as names begin with it: so that they sort by it.
+fn stamp(time: SystemTime) -> String {
+    let time = humantime::format_rfc3339_millis(time).to_string();
+    time.replace(':', "-")
+}
+
+/// How the names of a container's logs end, behind the time.
+fn ending(container: &str, operation: &str) -> String {
     let container: String = container
         .chars()
         .filter(|c| c.is_ascii_alphanumeric() || "._-".contains(*c))
@@ -110,6 +131,8 @@ fn rotate(dir: &Path, newest: &Path) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn log(text: &[u8]) -> File {
@@ -139,6 +162,28 @@ mod tests {
                 path.display()
             )
         );
+    }
+
+    #[test]
+    fn the_newest_log_is_this_containers_and_no_earlier_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let write = |name: &str| fs::write(dir.path().join(name), "x").unwrap();
+        write("1970-01-01T00-00-10.000Z-web-restore.log");
+        write("1970-01-01T00-00-20.000Z-web-restore.log");
+        write("1970-01-01T00-00-30.000Z-web-dump.log");
+        write("1970-01-01T00-00-30.000Z-my-web-restore.log");
+        let newest = |container, since| newest(dir.path(), container, "restore", at(since));
+        let second = dir.path().join("1970-01-01T00-00-20.000Z-web-restore.log");
+        assert_eq!(newest("web", 0), Some(second.clone()));
+        assert_eq!(newest("web", 20), Some(second));
+        assert_eq!(newest("web", 21), None);
+        assert_eq!(newest("b", 0), None);
+        let own = keep(dir.path(), &mut log(b"x"), "web", "restore", |_| {
+            String::new()
+        })
+        .unwrap();
+        assert_eq!(newest("web", 21), Some(own));
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod fresh;
 mod handover;
 pub mod journal;
 pub mod kept;
+pub mod last_words;
 pub mod live;
 pub mod network;
 pub mod network_lock;

@@ -18,6 +18,7 @@ use std::process::{ExitCode, Stdio};
 
 use restow::chain;
 use restow::checkpoint::{Asked, Prepared};
+use restow::host::last_words;
 use restow::policy::{NodeConfig, OnFailure};
 use serde_json::Value;
 
@@ -209,17 +210,11 @@ fn restore_words(
     words
 }
 
-/// Why it was not restored: what Restow or CRIU wrote last.
+/// Why it was not restored: what Restow wrote last.
 fn last_words(call: &Call, work: &Path) -> String {
     let log = work.join("restore.log");
-    let text = fs::read(&log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    let text = text.unwrap_or_default();
-    let said = text
-        .lines()
-        .rev()
-        .find_map(|line| line.split_once("Error (restow): "));
-    match (said, call.global("log")) {
-        (Some((_, said)), _) => said.to_owned(),
+    match (last_words::reason(&log), call.global("log")) {
+        (Some(said), _) => said,
         (None, Some(runtime)) => {
             format!("see {} and {}", log.display(), Path::new(runtime).display())
         }

@@ -1,90 +1,60 @@
 //! Why a restore failed, in words, where the runtime only names a log: Restow's criu writes the reason at the end of CRIU's log, and keeps a
 //! copy of the log of an operation that failed.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use restow::host::kept;
+use restow::host::{kept, last_words};
 
-/// What stands before the reason.
-const MARK: &str = "Error (restow): ";
-/// The reason is in the last of a log, in bytes.
-const END: u64 = 64 << 10;
+/// Where runc and crun have CRIU write it below the stock shim, in the bundle.
+const LOGS: [&str; 3] = ["work/restore.log", "criu-restore.log", "restore.log"];
 
 /// The reason in the log of the container's last restore, or in a copy of it.
 pub(super) fn cause(bundle: &Path, id: &str) -> Option<String> {
-    let logs = ["work/restore.log", "criu-restore.log", "restore.log"];
-    let own = logs.iter().map(|log| bundle.join(log));
-    own.chain(kept_log(Path::new(kept::DIR), id))
-        .find_map(|log| reason(&log))
+    let own = LOGS.iter().map(|log| bundle.join(log));
+    own.chain(kept_log(Path::new(kept::DIR), bundle, id))
+        .find_map(|log| last_words::reason(&log))
 }
 
-/// The newest copy of a log of this container's restores; their names begin with the time.
-fn kept_log(dir: &Path, id: &str) -> Option<PathBuf> {
-    let ending = kept::ending(id, "restore");
-    let logs = fs::read_dir(dir).ok()?.flatten();
-    logs.map(|entry| entry.path())
-        .filter(|path| path.to_string_lossy().ends_with(&ending))
-        .max()
-}
-
-/// The last reason that Restow wrote into a log.
-fn reason(log: &Path) -> Option<String> {
-    let text = end_of(log).ok()?;
-    let said = text.lines().rev().find_map(|line| line.split_once(MARK));
-    said.map(|(_, reason)| reason.to_owned())
-}
-
-fn end_of(log: &Path) -> io::Result<String> {
-    let mut file = File::open(log)?;
-    let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(END)))?;
-    let mut bytes = Vec::new();
-    file.take(END).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+/// The copy. What is older than the bundle is of another container with this id.
+fn kept_log(dir: &Path, bundle: &Path, id: &str) -> Option<PathBuf> {
+    let spec = fs::metadata(bundle.join("config.json")).ok()?;
+    kept::newest(dir, id, "restore", spec.modified().ok()?)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::io::Write;
+
     use super::*;
 
     #[test]
-    fn the_newest_copy_of_this_containers_log_is_read() {
-        let dir = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
-        write(
-            "2026-01-01T00-00-00.000Z-web-restore.log",
-            "Error (restow): the first\n",
-        );
-        write(
-            "2026-01-02T00-00-00.000Z-web-restore.log",
-            "(00.1) x\nError (restow): the second\n",
-        );
-        write(
-            "2026-01-03T00-00-00.000Z-web-dump.log",
-            "Error (restow): of a dump\n",
-        );
-        write(
-            "2026-01-03T00-00-00.000Z-other-restore.log",
-            "Error (restow): another's\n",
-        );
-        let log = kept_log(dir.path(), "web").unwrap();
-        assert_eq!(reason(&log).unwrap(), "the second");
-        assert!(kept_log(dir.path(), "b").is_none());
-    }
-
-    #[test]
-    fn of_a_long_log_the_end_is_read() {
-        let dir = tempfile::tempdir().unwrap();
-        let log = dir.path().join("restore.log");
+    fn the_reason_is_of_this_bundles_restore() {
+        let (dir, bundle) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let keep = |reason: &str| {
+            let path = bundle.path().join("criu.log");
+            File::create(&path)
+                .unwrap()
+                .write_all(b"(00.1) x\n")
+                .unwrap();
+            let mut log = File::open(&path).unwrap();
+            let said = |_: &Path| reason.to_owned();
+            kept::keep(dir.path(), &mut log, "web", "restore", said).unwrap();
+        };
+        let found = || last_words::reason(&kept_log(dir.path(), bundle.path(), "web")?);
+        keep("of an earlier container");
+        // Names of logs have milliseconds, and times of files may be a tick older.
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        fs::write(bundle.path().join("config.json"), "{}").unwrap();
+        assert_eq!(found(), None);
+        keep("of this one");
+        assert_eq!(found().unwrap(), "of this one");
         fs::write(
-            &log,
-            format!("{}\nError (restow): why\n", "x".repeat(200_000)),
+            bundle.path().join("restore.log"),
+            "Error (restow): its own log\n",
         )
         .unwrap();
-        assert_eq!(reason(&log).unwrap(), "why");
-        fs::write(&log, "nothing of ours").unwrap();
-        assert!(reason(&log).is_none());
+        assert_eq!(cause(bundle.path(), "web").unwrap(), "its own log");
     }
 }
