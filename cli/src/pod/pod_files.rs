@@ -10,6 +10,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::anyhow;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use restow_cri::api::{ContainerConfig, PodSandboxConfig};
 use serde::{Deserialize, Serialize};
 
@@ -241,8 +243,28 @@ pub fn provide(
         if fs::symlink_metadata(&at).is_err() {
             return Err(missing(source, &mount.container_path));
         }
+        stays_in(&outside, below).map_err(|error| failed("mount", &at, error))?;
     }
     Ok(made)
+}
+
+/// Sees that a mount's source is in the pod's directory, also when it is a link: whoever mounts it follows it.
+fn stays_in(dir: &Path, below: &Path) -> io::Result<()> {
+    let root = fs::File::open(dir)?;
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let below = match below.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => below,
+    };
+    match openat2(&root, below, how) {
+        Ok(_) => Ok(()),
+        Err(Errno::EXDEV) => Err(io::Error::other(
+            "it is a link that leads out of the pod's directory",
+        )),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn missing(source: &Path, mount_point: &str) -> Failure {
@@ -331,6 +353,14 @@ fn fill(dir: &Path, volume: &Path, files: &[Carried]) -> io::Result<()> {
         std::os::unix::fs::lchown(&path, Some(it.uid), Some(it.gid))?;
     }
     for (path, to, it) in links {
+        // Nor another link, or a directory for it.
+        let mut above = path.ancestors().skip(1).take_while(|it| *it != dir);
+        if above.any(Path::is_symlink) {
+            return Err(io::Error::other(format!(
+                "{} is below a link",
+                it.path.display()
+            )));
+        }
         parents(&path)?;
         symlink(to, &path)?;
         std::os::unix::fs::lchown(&path, Some(it.uid), Some(it.gid))?;
@@ -400,5 +430,52 @@ mod tests {
         };
         assert!(fill(to.path(), volume, &[evil]).is_err());
         assert_eq!(fs::read_dir(to.path()).unwrap().count(), 0);
+    }
+
+    fn link(path: PathBuf, to: &Path) -> Carried {
+        Carried {
+            path,
+            content: Content::Link(to.to_owned()),
+            uid: nix::unistd::getuid().as_raw(),
+            gid: nix::unistd::getgid().as_raw(),
+            mode: 0o777,
+        }
+    }
+
+    #[test]
+    fn no_link_is_made_through_another() {
+        let (to, node) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let volume = Path::new("volumes/kubernetes.io~secret/s");
+        let through = [
+            link(volume.join("out"), node.path()),
+            link(volume.join("out/cron.d/evil"), Path::new("/payload")),
+        ];
+        let error = fill(to.path(), volume, &through).unwrap_err().to_string();
+        assert!(
+            error.ends_with("s/out/cron.d/evil is below a link"),
+            "{error}"
+        );
+        assert_eq!(fs::read_dir(node.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_mounts_source_is_no_way_out_of_the_pod() {
+        let pod = tempfile::tempdir().unwrap();
+        let volume = Path::new("volumes/kubernetes.io~secret/s");
+        let links = [
+            link(volume.join("root"), Path::new("/")),
+            link(volume.join("up"), Path::new("../../../..")),
+            link(volume.join("inside"), Path::new("..data")),
+        ];
+        fs::create_dir_all(pod.path().join("volumes/kubernetes.io~secret")).unwrap();
+        fill(pod.path(), volume, &links).unwrap();
+        fs::create_dir(pod.path().join(volume).join("..data")).unwrap();
+        for out in ["root", "root/etc", "up"] {
+            let error = stays_in(pod.path(), &volume.join(out)).unwrap_err();
+            assert!(error.to_string().contains("leads out"), "{out}: {error}");
+        }
+        stays_in(pod.path(), &volume.join("inside")).unwrap();
+        stays_in(pod.path(), volume).unwrap();
+        stays_in(pod.path(), Path::new("")).unwrap();
     }
 }

@@ -239,6 +239,12 @@ async fn wish<'a>(node: &Node, entry: &'a Entry, into: &Into) -> Result<Wish<'a>
         uid,
     };
     let mut recipe = identity::renamed(&recipe, &new);
+    if let Some(path) = trust::crooked_path(&recipe) {
+        return Err(Failure::Refused(anyhow!(
+            "Checkpoint {} names the path {path:?}, which restow checkpoint never writes: it is damaged, or made to reach into the node",
+            entry.name
+        )));
+    }
     let reach = trust::reach(&recipe);
     if !reach.is_empty() && !into.allow_node_access {
         return Err(Failure::Refused(anyhow!(
