@@ -38,9 +38,10 @@ pub struct Cli {
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  `image diff` found differences, `explain` knows no cause, or `check`, `plan` or `doctor` has warnings
+  1  `image diff` found differences, `explain` knows no cause, `list` could not read everything, or `check`, `plan` or `doctor` has warnings
   2  the command line is wrong
-  3  the input cannot be read: it is missing, damaged or no checkpoint
+  3  the input cannot be read: it is missing, damaged or no checkpoint; there is no such container, or no containerd answers; `install` or
+     `uninstall` could not do it
   4  the output cannot be written
   5  `check` says that it cannot be moved, `plan` that the restore is not possible, `doctor` that the node cannot, it is refused to change the
      node, or a checkpoint, restore or move has failed";
@@ -112,6 +113,27 @@ pub enum Failure {
     Refused(anyhow::Error),
 }
 
+impl Failure {
+    /// What is said of it, with its causes.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self {
+            Self::Usage(error) | Self::Input(error) | Self::Refused(error) => format!("{error:#}"),
+            Self::Output(error) => format!("The output cannot be written: {error}"),
+        }
+    }
+
+    /// The exit code that tells it.
+    fn code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::Input(_) => 3,
+            Self::Output(_) => 4,
+            Self::Refused(_) => 5,
+        }
+    }
+}
+
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Self::Output(error)
@@ -135,22 +157,17 @@ pub fn main() -> ExitCode {
     if let Some((companion, action)) = criu::script::stage() {
         return criu::script::run(&companion, &action);
     }
-    let (error, code) = match run(Cli::parse().command) {
-        Ok(code) => return code,
+    match run(Cli::parse().command) {
+        Ok(code) => code,
         // Who closed the pipe has seen enough.
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
-            return ExitCode::SUCCESS;
+            ExitCode::SUCCESS
         }
-        Err(Failure::Output(error)) => (
-            anyhow::Error::from(error).context("The output cannot be written"),
-            4,
-        ),
-        Err(Failure::Input(error)) => (error, 3),
-        Err(Failure::Usage(error)) => (error, 2),
-        Err(Failure::Refused(error)) => (error, 5),
-    };
-    eprintln!("Error: {}", output::visible(&format!("{error:#}")));
-    ExitCode::from(code)
+        Err(failure) => {
+            eprintln!("Error: {}", output::visible(&failure.text()));
+            ExitCode::from(failure.code())
+        }
+    }
 }
 
 fn run(command: Command) -> Result<ExitCode, Failure> {

@@ -428,3 +428,17 @@ fn processes_whose_parents_go_in_a_circle_are_shown_once() {
         .collect();
     assert_eq!(pids, ["1", "7", "5", "6"], "{text}");
 }
+
+#[test]
+fn an_empty_name_is_not_the_only_container_that_there_is() {
+    for args in [
+        &["check", ""][..],
+        &["checkpoint", "", "--stop"],
+        &["migrate", "", "--to", "/run/other.sock"],
+    ] {
+        let output = restow(args);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
+        assert!(said.contains("value is required"), "{said}");
+    }
+}

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
+use clap::builder::NonEmptyStringValueParser;
 use restow::check::{self, Circumstances, Facts, Finding, Verdict};
 use restow::finding::Severity;
 use restow::host::record::{self, Container};
@@ -21,7 +22,7 @@ use crate::{Failure, verdict};
 #[command(after_long_help = HELP)]
 pub struct Args {
     /// A process, by its number here, or a running container, by its id or the beginning of it
-    #[arg(value_name = "PID|CONTAINER")]
+    #[arg(value_name = "PID|CONTAINER", value_parser = NonEmptyStringValueParser::new())]
     what: String,
 
     /// The runtime's state directory, where it is not the usual one (its own --root)

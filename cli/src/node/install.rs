@@ -75,8 +75,8 @@ pub enum Engine {
 }
 
 const HELP: &str = "\
-The programs beside the running `restow` are copied. containerd, CRI-O and podman get a runtime of ours besides theirs; what they use \
-now stays as it is. What was done is written to /var/lib/restow/install.json before it is done, and `restow uninstall` puts back what was there. \
+The programs beside the running `restow` are copied. containerd and CRI-O get runtime handlers of ours besides theirs, which pods choose; what they \
+use now stays as it is. podman's crun and runc are ours from then on, which become the real ones for containers without an annotation of ours. What was done is written to /var/lib/restow/install.json before it is done, and `restow uninstall` puts back what was there. \
 Files that are not Restow's are not overwritten. A second call changes nothing, one after an interrupted call goes on from there.
 
 Examples:

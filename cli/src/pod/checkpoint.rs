@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::{Instant, SystemTime};
 
 use anyhow::anyhow;
+use clap::builder::NonEmptyStringValueParser;
 use restow::checkpoint::{CheckpointName, Namespace};
 use serde_json::json;
 
@@ -44,7 +45,7 @@ Exit codes:
 #[command(after_long_help = HELP)]
 pub struct Args {
     /// A pod's container, or any container by its id or the beginning of it
-    #[arg(value_name = "POD/CONTAINER|ID")]
+    #[arg(value_name = "POD/CONTAINER|ID", value_parser = NonEmptyStringValueParser::new())]
     what: String,
 
     /// Name of the checkpoint; without it, pod, container and time

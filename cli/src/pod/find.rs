@@ -278,15 +278,6 @@ mod tests {
         }
     }
 
-    fn said(failure: Failure) -> String {
-        match failure {
-            Failure::Usage(error) | Failure::Input(error) | Failure::Refused(error) => {
-                format!("{error:#}")
-            }
-            Failure::Output(error) => error.to_string(),
-        }
-    }
-
     #[test]
     fn the_running_container_of_the_pod_is_meant() {
         let pods = [pod("1", "web", "shop"), pod("2", "db", "shop")];
@@ -305,13 +296,13 @@ mod tests {
         let containers = [container("a", "2", "php", ContainerState::ContainerRunning)];
         let error = pick(&pods, &containers, "web", "nginx", None).unwrap_err();
         assert!(matches!(error, Failure::Usage(_)));
-        assert!(said(error).contains("shop, test"));
+        assert!(error.text().contains("shop, test"));
         let error = pick(&pods, &containers, "web", "nginx", Some("test")).unwrap_err();
         assert_eq!(
-            said(error),
+            error.text(),
             "No container nginx runs in pod web in namespace test: it has php"
         );
         let error = pick(&pods, &containers, "www", "nginx", None).unwrap_err();
-        assert_eq!(said(error), "There is no running pod www");
+        assert_eq!(error.text(), "There is no running pod www");
     }
 }

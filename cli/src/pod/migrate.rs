@@ -1,10 +1,11 @@
 //! `restow migrate`: a pod's container from one node to another, both of whose sockets are reachable from here.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::anyhow;
+use clap::builder::NonEmptyStringValueParser;
 use restow::checkpoint::Entry;
 use serde_json::json;
 
@@ -35,14 +36,14 @@ Exit codes:
   2  the command line is wrong, or more than one container is meant
   3  there is no such container, or one of the nodes does not answer
   4  the output cannot be written
-  5  it cannot be moved; it goes on running here";
+  5  it cannot be moved; it goes on running here, or, as the message then says, in both places";
 
 /// Options of `restow migrate`.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = HELP)]
 pub struct Args {
     /// A pod's container, or one by its id or the beginning of it
-    #[arg(value_name = "POD/CONTAINER|ID")]
+    #[arg(value_name = "POD/CONTAINER|ID", value_parser = NonEmptyStringValueParser::new())]
     what: String,
 
     /// Socket of containerd on the other node
@@ -88,7 +89,11 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let started = Instant::now();
     let progress = Progress::new(args.json);
-    let (subject, restored) = block_on(migrate(args, &progress))?;
+    let Moved {
+        subject,
+        restored,
+        left,
+    } = block_on(migrate(args, &progress))?;
     drop(progress);
     let seconds = started.elapsed().as_secs_f64();
     if args.json {
@@ -103,6 +108,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
                 "container": restored.container.as_str(),
                 "handler": restored.handler,
             },
+            "left": left,
             "seconds": seconds,
         }))?;
     } else {
@@ -114,10 +120,21 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
             args.to.display()
         ))?;
     }
+    for reason in &left {
+        eprintln!("A checkpoint of the move is left: {}", visible(reason));
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn migrate(args: &Args, progress: &Progress) -> Result<(Subject, Restored), Failure> {
+/// A container that was moved.
+struct Moved {
+    subject: Subject,
+    restored: Restored,
+    /// Checkpoints of the move that could not be removed, in words.
+    left: Vec<String>,
+}
+
+async fn migrate(args: &Args, progress: &Progress) -> Result<Moved, Failure> {
     let source = Node::open(&args.node.socket).await?;
     let target = Node::open(&args.to).await?;
     let subject = find::find(&source, &args.what, args.namespace.as_deref()).await?;
@@ -143,28 +160,39 @@ async fn migrate(args: &Args, progress: &Progress) -> Result<(Subject, Restored)
     ))
     .await?;
     let frozen = taken.frozen.take();
-    let moved = there(&target, &subject, &taken, &into, progress).await;
-    // What was only on its way goes, whether it has arrived or not.
     let namespace = subject.namespace()?;
-    if !args.keep || moved.is_err() {
-        let shared = moved.as_ref().is_ok_and(|(_, shared)| *shared);
-        if moved.is_ok() && !shared {
-            restore::discard(&target, &taken.name, &namespace)?;
+    let discard = |node: &Node| restore::discard(node, &taken.name, &namespace);
+    match there(&target, &subject, &taken, &into, progress).await {
+        Ok((restored, shared)) => {
+            // First of all: it runs there, and must not go on here as well, whatever fails now.
+            if let Some(frozen) = frozen {
+                progress.step(format!("{}: end it", subject.display()));
+                let ended = frozen.end().await;
+                ended.map_err(|failure| runs_there(&failure, &subject, &restored, &args.to))?;
+            }
+            // What was only on its way goes.
+            let mut left = Vec::new();
+            if !args.keep {
+                left.extend(discard(&source).err());
+                left.extend((!shared).then(|| discard(&target).err()).flatten());
+            }
+            Ok(Moved {
+                subject,
+                restored,
+                left: left.iter().map(Failure::text).collect(),
+            })
         }
-        restore::discard(&source, &taken.name, &namespace)?;
-    }
-    match (moved, frozen) {
-        (Ok((restored, _)), Some(frozen)) => {
-            progress.step(format!("{}: end it", subject.display()));
-            frozen.end().await?;
-            Ok((subject, restored))
-        }
-        (Ok((restored, _)), None) => Ok((subject, restored)),
-        (Err(failure), frozen) => {
+        Err(failure) => {
+            let removed = discard(&source);
             if let Some(frozen) = frozen {
                 frozen.thaw().await?;
             }
-            Err(goes_on(failure, &subject))
+            // The first fault is what the user needs.
+            let failure = goes_on(failure, &subject);
+            Err(match removed {
+                Ok(()) => failure,
+                Err(error) => also(&failure, &error),
+            })
         }
     }
 }
@@ -195,12 +223,11 @@ async fn there(
     };
     match restored.await {
         Ok(restored) => Ok((restored, shared)),
-        Err(failure) => {
-            if !shared {
-                restore::discard(target, &taken.name, &namespace)?;
-            }
-            Err(failure)
-        }
+        Err(failure) if shared => Err(failure),
+        Err(failure) => match restore::discard(target, &taken.name, &namespace) {
+            Ok(()) => Err(failure),
+            Err(error) => Err(also(&failure, &error)),
+        },
     }
 }
 
@@ -213,6 +240,29 @@ fn same(entry: &Entry, taken: &Taken) -> bool {
     };
     let theirs = id(&entry.path);
     theirs.is_some() && theirs == id(&taken.path)
+}
+
+/// A failure, and what was left behind then.
+fn also(failure: &Failure, left: &Failure) -> Failure {
+    Failure::Refused(anyhow!(
+        "{}; a checkpoint of the move is left: {}",
+        failure.text(),
+        left.text()
+    ))
+}
+
+/// It could not be ended here, when it ran there already.
+fn runs_there(failure: &Failure, subject: &Subject, restored: &Restored, to: &Path) -> Failure {
+    Failure::Refused(
+        anyhow!(
+            "{}; it runs as {}/{} on {} too: end one of the two",
+            failure.text(),
+            restored.identity.name,
+            restored.container_name,
+            to.display()
+        )
+        .context(format!("{} was moved and is still here", subject.display())),
+    )
 }
 
 fn goes_on(failure: Failure, subject: &Subject) -> Failure {
