@@ -102,12 +102,15 @@ fn run(task: Task) -> Result<()> {
         }
         Task::Testdata { args } => become_program("restow-testdata", &args),
         Task::Node { args } => {
+            // Of `exec` the rest is a program's.
             let harmless = |arg: &OsString| {
                 ["help", "--help", "-h", "ls"]
                     .iter()
                     .any(|word| arg == word)
             };
-            if !args.is_empty() && !args.iter().any(harmless) {
+            let help = |arg: &OsString| arg == "--help" || arg == "-h";
+            let asks = args.first().is_none_or(harmless) || args.get(1).is_some_and(help);
+            if !asks {
                 test::require_capabilities("A node", "")?;
             }
             become_program("restow-node", &args)
