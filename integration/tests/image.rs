@@ -199,6 +199,27 @@ fn installs_and_takes_back(lab: &Lab, suite: Suite) -> Result<()> {
     Ok(())
 }
 
+/// What a build with the Dockerfile does not get is nothing that git keeps.
+#[test]
+fn a_build_gets_all_sources() -> Result<()> {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let ignored =
+        fs::read_to_string(sources.join(".dockerignore")).context("Read .dockerignore")?;
+    for line in ignored.lines() {
+        let mut git = Command::new("git");
+        git.args(["ls-files", "--"]).current_dir(&sources);
+        git.arg(format!(":(glob){line}"))
+            .arg(format!(":(glob){line}/**"));
+        let output = git.output().context("Start git")?;
+        ensure!(
+            output.status.success() && output.stdout.is_empty(),
+            "{line} of .dockerignore keeps sources out of a build: {}",
+            String::from_utf8_lossy(&[output.stdout, output.stderr].concat())
+        );
+    }
+    Ok(())
+}
+
 /// The whole Dockerfile. It takes minutes, and the crates that cargo has fetched on this machine: a node reaches no registry.
 #[test]
 #[ignore = "it builds all of Restow once more"]
