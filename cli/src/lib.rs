@@ -43,8 +43,8 @@ Exit codes:
   3  the input cannot be read: it is missing, damaged or no checkpoint; there is no such container, or no containerd answers; `install` or
      `uninstall` could not do it
   4  the output cannot be written
-  5  `check` says that it cannot be moved, `plan` that the restore is not possible, `doctor` that the node cannot, it is refused to change the
-     node, or a checkpoint, restore or move has failed";
+  5  `check` says that it cannot be moved, `plan` that the restore is not possible, `doctor` that the node cannot; or it is refused to change the node; \
+or a checkpoint, restore or move has failed";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -207,7 +207,9 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Man {
             into: Some(dir), ..
         } => {
-            clap_mangen::generate_to(Cli::command(), dir)?;
+            clap_mangen::generate_to(Cli::command(), &dir).map_err(|error| {
+                io::Error::new(error.kind(), format!("{}: {error}", dir.display()))
+            })?;
             Ok(ExitCode::SUCCESS)
         }
     }

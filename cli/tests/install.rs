@@ -209,6 +209,22 @@ fn killed_at(last: usize, work: impl FnOnce(&mut dyn FnMut(&str) -> io::Result<(
 }
 
 #[test]
+fn a_prefix_that_depends_on_where_one_stands_is_refused() {
+    let machine = Machine::with(&[(MAIN, DEBIAN)]);
+    let args = install::Args {
+        prefix: Some(PathBuf::from("opt/restow")),
+        ..machine.arguments()
+    };
+    let source = Source::in_directory(&machine.at("built"));
+    let Err(Failure::Usage(error)) = install(&args, &source, &mut |_| Ok(())) else {
+        panic!("It is not refused");
+    };
+    assert!(format!("{error:#}").contains("opt/restow is no absolute path"));
+    assert!(!machine.at("root/opt").exists());
+    assert!(!machine.at("root/var/lib/restow").exists());
+}
+
+#[test]
 fn what_was_there_is_there_again() {
     for (name, machine) in machines() {
         let before = machine.snapshot();

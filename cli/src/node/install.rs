@@ -222,6 +222,16 @@ fn wish(
             args.handler
         )));
     }
+    if let Some(prefix) = args
+        .prefix
+        .as_deref()
+        .filter(|prefix| !prefix.is_absolute())
+    {
+        return Err(Failure::Usage(anyhow!(
+            "--prefix {} is no absolute path: what is configured would not find the programs there",
+            prefix.display()
+        )));
+    }
     if !source.has(programs::CRIU) {
         return Err(Failure::Input(anyhow!(
             "Restow's criu is not beside this program: install all of Restow's programs together"
