@@ -92,7 +92,9 @@ pub fn bridge(engine: &Engine) -> Result<()> {
     engine.run("sh", &["-c", &script]).map(drop)
 }
 
-fn bridge_script() -> String {
+/// The bridge's own address is not looked for in duplicate: it would be again with every first pod that comes onto the bridge, and for
+/// seconds nobody could be answered from it.
+pub(crate) fn bridge_script() -> String {
     let [v4, v6] = OUTSIDE;
     format!(
         "set -e

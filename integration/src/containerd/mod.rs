@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::engine::checked;
+use crate::network;
 use crate::node::{NODE_PATH, Node, NodeOptions};
 use crate::stack::{Runtime, Stack};
 use crate::tools;
@@ -112,6 +113,8 @@ impl Containerd {
         };
         this.write(CONFIG, &config::containerd(this.node.state().suite))?;
         this.write("/etc/cni/net.d/10-restow.conflist", config::NETWORK)?;
+        // The plugin takes the bridge that is there.
+        this.run("sh", &["-c", &network::bridge_script()])?;
         shares::leave_out(&this)?;
         if restow {
             this.install_restow()?;
