@@ -148,6 +148,22 @@ impl<'e> TreePod<'e> {
         }
     }
 
+    /// Does something while a process is in the pod that was started there, given by the node's number.
+    pub fn with_process<T>(&self, work: impl FnOnce(i32) -> Result<T>) -> Result<T> {
+        let script = format!("{PROBE} pause </dev/null >/dev/null 2>&1 & echo $!");
+        let output = self.command(&["sh", "-c", &script]).output()?;
+        let said = checked(&output, || "Start a process in the pod".to_owned())?;
+        let pid = said.trim();
+        let done = pid
+            .parse()
+            .context("The process has no number")
+            .and_then(work);
+        // Until its parent has taken note, it is in the cgroup.
+        let script = format!("kill -9 {pid}; while [ -e /proc/{pid}/exe ]; do sleep 0.01; done");
+        self.engine.run("timeout", &["20", "sh", "-c", &script])?;
+        done
+    }
+
     /// Starts a probe in the pod.
     pub fn tree(&self, arguments: &[&str]) -> Result<Tree<'e>> {
         self.start_tree(arguments, false)

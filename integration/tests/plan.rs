@@ -13,10 +13,12 @@ use restow_integration::node::CgroupView;
 use restow_integration::on_both_suites;
 use restow_integration::pod::{ContainerOptions, Pod, PodOptions, Qos};
 use restow_integration::suite::Suite;
+use restow_integration::tree::{TreePod, View};
 use serde_json::Value;
 
 on_both_suites!(
     a_plan_for_a_bundle_or_a_process_is_that_of_the_restore,
+    a_plan_for_a_tree_without_a_container_is_that_of_the_restore,
     a_plan_says_in_words_and_by_its_exit_code_what_is_in_the_way,
 );
 
@@ -122,6 +124,85 @@ fn compare(engine: &Engine, here: &ContainerOptions, there: &ContainerOptions) -
     println!("{compared} comparisons of plans with what the verification saw");
     container.remove()?;
     pod_b.remove(Vec::<Container>::new())
+}
+
+/// Between the node's view and that of a pod, whose cgroups and mounts the caller of `restow plan` does not see.
+fn a_plan_for_a_tree_without_a_container_is_that_of_the_restore(suite: Suite) -> Result<()> {
+    for (from, to) in [
+        (View::Node, View::Private),
+        (View::Private, View::Private),
+        (View::Private, View::Node),
+    ] {
+        let engine = Engine::start(Stack::v2(suite), Mode::Restow)?;
+        let compared =
+            compare_tree(&engine, from, to).with_context(|| format!("{from:?} to {to:?}"))?;
+        println!(
+            "{from:?} to {to:?}: {compared} comparisons of a plan with what the verification saw"
+        );
+    }
+    Ok(())
+}
+
+fn compare_tree(engine: &Engine, from: View, to: View) -> Result<usize> {
+    let images = "/run/tree/img";
+    let pod_a = TreePod::start(engine, "aaaa", from)?;
+    let mut words: Vec<String> = ["--children", "3"].map(str::to_owned).into();
+    for (how, file) in [
+        ("all:r:3", "cgroup.events"),
+        ("each:r:5", "cgroup.events"),
+        ("each:r:0", "cpu.stat"),
+        ("all:watch:0", "cgroup.events"),
+    ] {
+        let open = format!("{how}:{}/{file}", pod_a.cgroup_inside());
+        words.extend(["--open".to_owned(), open]);
+    }
+    if (from, to) == (View::Private, View::Private) {
+        words.extend(["--open".to_owned(), "each:r:4:/etc/hosts".to_owned()]);
+    }
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let tree = pod_a.tree(&words)?;
+    fs::create_dir_all(engine.node().path(images))?;
+    let pid = tree.pid.to_string();
+    let dump = ["dump", "-t", &pid, "-D", images, "-o", "dump.log"];
+    done(&pod_a, &dump)?;
+    pod_a.remove()?;
+    let pod_b = TreePod::start(engine, "another-bbbb", to)?;
+    let (there, planned) = pod_b.with_process(|process| {
+        let planned = plan(engine, images, &process.to_string())?;
+        Ok((process, planned))
+    })?;
+    done(
+        &pod_b,
+        &["restore", "-d", "-D", images, "-o", "restore.log"],
+    )?;
+    let dir = engine.node().path(images);
+    let real = json(&dir.join("restow-plan.json"))?;
+    let seen = json(&dir.join("restow-verified.json"))?;
+    same(
+        &format!("process {there}"),
+        "",
+        &planned,
+        &real,
+        &|_, _, _| false,
+    )?;
+    ensure!(
+        files(&planned).any(|file| file["rule"] == "cgroup-container"),
+        "no file is on the pod's cgroup: {planned}"
+    );
+    let compared = seen_as_planned(&planned, &seen)?;
+    pod_b.remove()?;
+    Ok(compared)
+}
+
+fn done(pod: &TreePod<'_>, words: &[&str]) -> Result<()> {
+    let output = pod.criu(words, &[])?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success(),
+        "{words:?}: {}: {text}",
+        output.status
+    );
+    Ok(())
 }
 
 /// `restow plan --json`; the restore has to be possible.

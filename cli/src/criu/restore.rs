@@ -8,9 +8,11 @@ use std::path::Path;
 
 use restow::chain;
 use restow::finding::{self, Severity};
-use restow::host::journal::{Journal, PLAN};
+use restow::host::journal::{Journal, PLAN, VERIFIED};
+use restow::host::target::{never_soft, of_tree};
 use restow::host::{self, Exposure, PidFd, RestoredTree, cgroup, facts};
 use restow::ids::{CgroupPath, HostPath, HostPid};
+use restow::observed::{Observations, Observed};
 use restow::plan::Plan;
 use restow::policy::{ManageCgroups, Policy};
 use restow::source::images::{Error, ImageDir};
@@ -29,6 +31,8 @@ struct Restore {
     target: Target,
     plan: Plan,
     staging: Option<Staging>,
+    /// What the verification saw.
+    seen: Option<Observations>,
     journal: Journal,
     stderr: Option<File>,
     /// What criu has restored so far, while it may not go on alone.
@@ -57,6 +61,7 @@ pub(super) fn prepare(setup: &Setup) -> Result<Call, String> {
     pages::check(&images).map_err(|error| refuse(&mut journal, &chain(&error)))?;
     // A plan of an earlier restore must not be taken for this one's.
     journal.detach(PLAN);
+    journal.detach(VERIFIED);
     let (target, plan) =
         make_plan(&source, setup).map_err(|reason| refuse(&mut journal, &reason))?;
     for finding in &plan.findings {
@@ -133,6 +138,7 @@ fn launch(
         target,
         plan,
         staging: Some(staging),
+        seen: None,
         journal,
         stderr: standard_error(),
         restored: Vec::new(),
@@ -193,7 +199,10 @@ impl Restore {
 
     fn post_restore(&mut self, init: HostPid) -> Result<(), String> {
         let tree = RestoredTree::placed(init, &self.plan.cgroup, &self.target)?;
-        self.journal.judge("tree", &verify(&self.plan, &tree))
+        let tree = Observed::new(&tree);
+        let verdict = verify(&self.plan, &tree);
+        self.seen = Some(tree.into_observations());
+        self.journal.judge("tree", &verdict)
     }
 
     /// Holds what there is of the tree, should criu be killed.
@@ -206,6 +215,9 @@ impl Restore {
     }
 
     fn clean_up(&mut self) {
+        if let Some(seen) = self.seen.take() {
+            self.journal.observations(&seen);
+        }
         if let Some(Err(error)) = self.staging.take().map(Staging::remove) {
             self.journal.line(format_args!(
                 "{}; it is collected at the next restore",
@@ -270,18 +282,15 @@ fn make_plan(source: &Source, setup: &Setup) -> Result<(Target, Plan), String> {
     let own = HostPid(nix::unistd::getpid().as_raw());
     let cgroups = host::cgroups(own).map_err(words("cgroups"))?;
     let mounts = host::mountinfo(own).map_err(words("mounts"))?;
-    let cgroup_mounts = host::cgroup_mounts(&mounts, &cgroups);
     let mut policy = setup.policy.clone();
     let by_criu = !ignores_cgroups(&setup.line);
-    if by_criu {
-        policy.manage_cgroups = ManageCgroups::Soft;
-    } else if policy.manage_cgroups == ManageCgroups::Soft {
-        policy.manage_cgroups = ManageCgroups::Auto;
-    }
-    let mount_points = mounts.iter().map(|mount| HostPath::new(&mount.mount_point));
+    policy.manage_cgroups = if by_criu {
+        ManageCgroups::Soft
+    } else {
+        never_soft(policy.manage_cgroups)
+    };
+    let here = of_tree(cgroups.clone(), &mounts);
     let mut target = Target {
-        namespace_roots: host::namespace_roots(&cgroup_mounts),
-        mount_points: mount_points.collect(),
         mounts: external_mounts(&setup.line),
         inherited: setup
             .line
@@ -293,8 +302,7 @@ fn make_plan(source: &Source, setup: &Setup) -> Result<(Target, Plan), String> {
         } else {
             cgroups
         },
-        cgroup_mounts,
-        ..Target::default()
+        ..here
     };
     let plan = plan(source, &mut target, &policy, by_criu)?;
     Ok((target, plan))

@@ -9,13 +9,15 @@
 mod images;
 mod tables;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow};
-use restow::host::target::{Given, Node, Runtime, of_bundle, of_process, target};
+use restow::host::target::{Given, Node, Runtime, of_bundle, of_process, plan_in_place_of, target};
 use restow::host::{Bundle, facts};
 use restow::ids::HostPid;
+use restow::plan::Plan;
 use restow::policy::maps::Origin;
 use restow::policy::{NODE_CONFIG, NodeConfig, Policy};
 use restow::source::Source;
@@ -41,7 +43,8 @@ Target:
   --into BUNDLE  the directory of an OCI bundle (config.json) whose container does not exist yet. Where it is going to be is worked out
                  from the spec: cgroupsPath in the spelling of either cgroup driver, sources of mounts, namespaces that it joins
   --into PID     a process whose cgroups, mounts and namespaces stand for the container's: of one that was created in the new pod
-                 (`runc create`), for example. Annotations are not known then
+                 (`runc create`), for example. Annotations are not known then. For a process tree without a container, a process of
+                 the pod where `restow criu restore` would be run
 
   Needs root, as a restore does: it looks into namespaces and pods' directories. Nothing is changed.
 
@@ -98,6 +101,9 @@ pub struct Args {
     color: Colour,
 }
 
+/// Namespaces of the spec, with the file that is joined.
+type Namespaces = BTreeMap<String, Option<PathBuf>>;
+
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum RuntimeName {
     Runc,
@@ -117,11 +123,7 @@ impl From<RuntimeName> for Runtime {
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let style = Style::new(args.color);
     let (source, _kept) = images::read(&args.image)?;
-    let (given, bundle, node) = destination(args, &source)?;
-    let policy = policy(args, &bundle)?;
-    let joined = bundle.namespaces.clone();
-    let mut target = target(given, &bundle, node).context("The target cannot be worked out")?;
-    let plan = facts::plan(&source, &mut target, &policy).context("The plan cannot be made")?;
+    let (plan, joined) = plan(args, &source)?;
     if args.json {
         output::json(&serde_json::to_value(&plan).context("The plan is no JSON")?)?;
     } else {
@@ -137,9 +139,35 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     Ok(exit_code(severities.max()))
 }
 
+/// The plan, and the namespaces that the container joins.
+fn plan(args: &Args, source: &Source) -> Result<(Plan, Namespaces), Failure> {
+    if source.shares_mounts {
+        let pid = process(args).ok_or_else(|| {
+            Failure::Usage(anyhow!(
+                "{} is of a process tree without a container; name a process of the pod where it would be restored: --into PID",
+                args.image.display()
+            ))
+        })?;
+        let policy = policy(args, &Bundle::default())?;
+        let plan = plan_in_place_of(pid, source, &policy).context("The plan cannot be made")?;
+        return Ok((plan, Namespaces::new()));
+    }
+    let (given, bundle, node) = destination(args, source)?;
+    let policy = policy(args, &bundle)?;
+    let joined = bundle.namespaces.clone();
+    let mut target = target(given, &bundle, node).context("The target cannot be worked out")?;
+    let plan = facts::plan(source, &mut target, &policy).context("The plan cannot be made")?;
+    Ok((plan, joined))
+}
+
+/// The process that is named as the target.
+fn process(args: &Args) -> Option<HostPid> {
+    args.into.to_str()?.parse().ok().map(HostPid)
+}
+
 fn destination(args: &Args, source: &Source) -> Result<(Given, Bundle, Node)> {
-    if let Some(pid) = args.into.to_str().and_then(|text| text.parse().ok()) {
-        return Ok(of_process(HostPid(pid))?);
+    if let Some(pid) = process(args) {
+        return Ok(of_process(pid)?);
     }
     let made_by = source
         .manifest

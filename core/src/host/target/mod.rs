@@ -2,10 +2,13 @@
 //!
 //! The interposer reads it out of CRIU's request; `restow plan` works it out before there is a request, from a bundle
 //! ([`of_bundle`]) or a running process ([`of_process`]). All end in [`target`], so that they plan for the same thing.
+//!
+//! A process tree that shares the mounts of its criu has no runtime; where it goes is where that criu is ([`of_tree`]).
 
 mod cgroups_path;
 mod of_bundle;
 mod of_process;
+mod of_tree;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -20,6 +23,7 @@ use crate::target::{CgroupMount, Target, TargetMount};
 
 pub use of_bundle::{Runtime, of_bundle};
 pub use of_process::of_process;
+pub use of_tree::{never_soft, of_tree, plan_in_place_of};
 
 /// Something about the new container or the node that cannot be read.
 #[derive(Debug, thiserror::Error)]
