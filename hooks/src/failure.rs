@@ -7,9 +7,10 @@
 //! * the end of CRIU's log, where those that quote find it, and whoever follows the path reads it first;
 //! * `cr_errmsg` of the result;
 //! * `restow.log`;
-//! * of a checkpoint, the runtime's standard error, which is its caller's: containerd shows the first line of what runc writes
-//!   (`criuError` in its shim), and this is written before runc knows of the failure. Of a restore it is the container's, whose log is
-//!   not ours to write to.
+//! * the runtime's standard error, which is its caller's: containerd shows the first line of what runc writes at a checkpoint
+//!   (`criuError` in its shim), and this is written before runc knows of the failure. At a restore it is the container's, too: then
+//!   only where the runtime says its own failure there, which is where it was given no `--log`. Whoever gives one reads that, and
+//!   the container's log is not ours to write to.
 //!
 //! Nothing is done for an operation that succeeds.
 
@@ -24,9 +25,9 @@ use nix::sys::signal::Signal;
 use restow::explain::{LOG_AT, Outcome, Report};
 use restow::host::journal::Journal;
 use restow::host::{End, PidFd, kept};
-use restow::ids::HostPid;
 
 use crate::operation::Operation;
+use crate::peer::Peer;
 use crate::relay::{Answer, Stage};
 use crate::rpc::{Kind, Notification};
 
@@ -74,9 +75,7 @@ impl<'a, S: Stage> Explained<'a, S> {
         Self {
             inner,
             kind: operation.kind,
-            caller: (operation.kind == Kind::DUMP)
-                .then(|| PidFd::open(operation.peer.pid.0).ok())
-                .flatten(),
+            caller: caller(operation.kind, &operation.peer),
             container: operation.peer.container().unwrap_or("unnamed").to_owned(),
             before: log.ok().and_then(|(log, _)| Stamp::of(&log)),
             journal,
@@ -194,11 +193,18 @@ fn how(end: Option<End>, with_log: bool) -> String {
     }
 }
 
-/// Says why a checkpoint was refused on the standard error of the runtime, as CRIU's failures are said there.
-pub fn tell_caller_of_dump(kind: Kind, runtime: HostPid, reason: &str) {
-    if kind == Kind::DUMP
-        && let Ok(caller) = PidFd::open(runtime.0)
-    {
+/// The runtime, when its standard error is the place to say why it fails.
+fn caller(kind: Kind, peer: &Peer) -> Option<PidFd> {
+    if kind == Kind::DUMP || !peer.logs_to_file() {
+        PidFd::open(peer.pid.0).ok()
+    } else {
+        None
+    }
+}
+
+/// Says why an operation was refused on the standard error of the runtime, as CRIU's failures are said there.
+pub fn tell_caller(kind: Kind, peer: &Peer, reason: &str) {
+    if let Some(caller) = caller(kind, peer) {
         say(&caller, &format!("restow: {}\n", on_one_line(reason)));
     }
 }

@@ -124,7 +124,7 @@ impl Operation {
     /// Refuses the operation: nothing has been started, the client gets a failed result.
     pub fn refuse(&mut self, reason: &str) {
         self.journal.refusal(reason);
-        failure::tell_caller_of_dump(self.kind, self.peer.pid, reason);
+        failure::tell_caller(self.kind, &self.peer, reason);
         // A client that is gone needs no answer.
         let _ = self.client.send(&rpc::failure(self.kind, reason), &[]);
     }

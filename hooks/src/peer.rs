@@ -91,17 +91,28 @@ impl Peer {
         record::bundle_of(Path::new(&self.root()), self.container()?, init)
     }
 
+    /// Whether it was told to write its errors to a file (`--log`), as those do that read them there: containerd, podman,
+    /// CRI-O and Docker.
+    pub fn logs_to_file(&self) -> bool {
+        self.option("--log").is_some()
+    }
+
     /// Where the runtime keeps its records: `--root DIR`, `--root=DIR` or its default.
     fn root(&self) -> String {
-        for (index, arg) in self.args.iter().enumerate() {
-            match arg.strip_prefix("--root") {
-                Some("") => return self.args.get(index + 1).cloned().unwrap_or_default(),
-                Some(value) if value.starts_with('=') => return value[1..].to_owned(),
-                _ => {}
-            }
+        if let Some(root) = self.option("--root") {
+            return root.to_owned();
         }
         let name = self.runtime();
         format!("/run/{}", if name.is_empty() { "runc" } else { &name })
+    }
+
+    /// What an option has, as `--name VALUE` or `--name=VALUE`.
+    fn option(&self, name: &str) -> Option<&str> {
+        let mut args = self.args.iter().enumerate();
+        args.find_map(|(index, arg)| match arg.strip_prefix(name)? {
+            "" => Some(self.args.get(index + 1).map_or("", String::as_str)),
+            value => value.strip_prefix('='),
+        })
     }
 }
 
@@ -136,5 +147,16 @@ mod tests {
         );
         assert_eq!(peer(&["crun", "checkpoint", "c"]).root(), "/run/crun");
         assert_eq!(peer(&["podman"]).container(), None);
+    }
+
+    #[test]
+    fn a_log_is_an_option_of_its_own() {
+        for args in [
+            &["runc", "--log", "/l", "restore", "c"],
+            &["crun", "--log=/l", "--systemd-cgroup", "restore", "c"],
+        ] {
+            assert!(peer(args).logs_to_file(), "{args:?}");
+        }
+        assert!(!peer(&["runc", "--log-format", "json", "restore", "c"]).logs_to_file());
     }
 }

@@ -108,6 +108,17 @@ impl Scene {
         Ok(said.text)
     }
 
+    /// A restore that fails, and leaves nothing.
+    fn failed_restore(&self, options: &str) -> Result<String> {
+        let program = self.runtime();
+        let said = self.shell(&format!(
+            "{program} {options} restore --detach --image-path images --work-path work --bundle . again < /dev/null"
+        ))?;
+        ensure!(!said.success, "The restore succeeded");
+        self.shell(&format!("{program} delete --force again"))?;
+        Ok(said.text)
+    }
+
     /// The log that is kept, as the sentence says, is there and is explained by the same cause.
     fn check_kept(&self, sentence: &str, cause: &str) -> Result<()> {
         let path = sentence
@@ -195,10 +206,7 @@ pub(crate) fn a_failed_restore_says_why(suite: Suite) -> Result<()> {
         ))?;
         scene.shell(&format!("{program} delete --force snag"))?;
         fs::write(scene.path("rootfs/file"), "longer than it was")?;
-        let said = scene.shell(&format!(
-            "{program} restore --detach --image-path images --work-path work --bundle . again < /dev/null"
-        ))?;
-        ensure!(!said.success, "The restore succeeded");
+        let said = scene.failed_restore("")?;
         let log = scene.read("work/restore.log")?;
         // A helper of CRIU's can have the last word.
         let last = line_with(&log, "Error (restow)")?;
@@ -209,19 +217,28 @@ pub(crate) fn a_failed_restore_says_why(suite: Suite) -> Result<()> {
             "{last}"
         );
         scene.check_kept(last, "file-size-changed")?;
-        ensure!(
-            !said.text.contains("restow: fd 3"),
-            "What is the container's output has been written to: {}",
-            said.text
-        );
-        // The older runtimes name the log, the newer ones quote it.
-        let line = match suite {
-            Suite::Stable => line_with(&said.text, "restore.log")?,
-            Suite::Testing => {
-                line_with(&said.text, "Error (restow): fd 3 of process 1: file /file")?
-            }
+        // The older runtimes only name the log, the newer ones quote it.
+        let line = line_with(&said, "restow: fd 3 of process 1: file /file: the file is")?;
+        scene.check_kept(line, "file-size-changed")?;
+        match suite {
+            Suite::Stable => line_with(&said, "restore.log")?,
+            Suite::Testing => line_with(&said, "Error (restow): fd 3 of process 1")?,
         };
-        Ok(line.to_owned())
+        let line = line.to_owned();
+
+        // Restow's own word, before CRIU starts.
+        scene.run("mkdir images/pstree.kept; mv images/pstree.img images/pstree.kept")?;
+        let said = scene.failed_restore("")?;
+        line_with(&said, "restow: ")?;
+        scene.run("mv images/pstree.kept/pstree.img images; rmdir images/pstree.kept")?;
+
+        // Who gives a log reads that; the rest is the container's output.
+        let said = scene.failed_restore("--log runtime.log --log-format json")?;
+        ensure!(
+            !said.contains("restow: "),
+            "What is the container's output has been written to: {said}"
+        );
+        Ok(line)
     })
 }
 
