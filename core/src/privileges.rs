@@ -95,6 +95,8 @@ pub struct ProcessPrivileges {
     pub capabilities: Capabilities,
     /// Real, effective, saved and file system user ids.
     pub users: Vec<u32>,
+    /// Real, effective, saved and file system group ids, and the supplementary ones.
+    pub groups: Vec<u32>,
     /// It cannot gain privileges by running a program.
     pub no_new_privileges: bool,
     /// It has a seccomp filter.
@@ -108,6 +110,8 @@ pub struct Allowed {
     pub capabilities: Option<Capabilities>,
     /// The user that its processes run as.
     pub user: u64,
+    /// The groups that they are in.
+    pub groups: Vec<u32>,
     /// They may not gain privileges.
     pub no_new_privileges: bool,
     /// They get a seccomp filter.
@@ -125,10 +129,20 @@ impl Allowed {
         Self {
             capabilities: bounding,
             user: process["user"]["uid"].as_u64().unwrap_or(0),
+            groups: groups(&process["user"]),
             no_new_privileges: process["noNewPrivileges"] == true,
             seccomp: spec["linux"]["seccomp"].is_object(),
         }
     }
+}
+
+/// The groups of a spec's user; the first one is 0 when nothing is said.
+fn groups(user: &Value) -> Vec<u32> {
+    let more = user["additionalGids"].as_array().into_iter().flatten();
+    let all = std::iter::once(user["gid"].as_u64().unwrap_or(0))
+        .chain(more.filter_map(Value::as_u64))
+        .filter_map(|group| u32::try_from(group).ok());
+    all.collect()
 }
 
 #[cfg(test)]
@@ -154,17 +168,22 @@ mod tests {
     #[test]
     fn what_a_spec_allows() {
         let allowed = Allowed::by_spec(&json!({
-            "process": {"capabilities": {"bounding": ["CAP_KILL", "CAP_NONSENSE"]}, "user": {"uid": 7}, "noNewPrivileges": true},
+            "process": {"capabilities": {"bounding": ["CAP_KILL", "CAP_NONSENSE"]}, "user": {"uid": 7, "gid": 8, "additionalGids": [8, 9]}, "noNewPrivileges": true},
             "linux": {"seccomp": {"defaultAction": "SCMP_ACT_ERRNO"}},
         }));
         let expected = Allowed {
             capabilities: Some(Capabilities(1 << 5)),
             user: 7,
+            groups: vec![8, 8, 9],
             no_new_privileges: true,
             seccomp: true,
         };
         assert_eq!(allowed, expected);
-        assert_eq!(Allowed::by_spec(&json!({})), Allowed::default());
+        let silent = Allowed {
+            groups: vec![0],
+            ..Allowed::default()
+        };
+        assert_eq!(Allowed::by_spec(&json!({})), silent);
         let none = Allowed::by_spec(&json!({"process": {"capabilities": {}}}));
         assert_eq!(none.capabilities, Some(Capabilities(0)));
     }

@@ -353,16 +353,24 @@ view! {
         3 => flags: Option<u32>,
     }
 
-    /// Users and capabilities of a thread. A set of capabilities is two words, the lower first.
+    /// Users, groups and capabilities of a thread. A set of capabilities is two words, the lower first.
     pub struct CredsEntry = "creds_entry" {
         /// Real user id.
         1 => uid: u32,
+        /// Real group id.
+        2 => gid: u32,
         /// Effective user id.
         3 => euid: u32,
+        /// Effective group id.
+        4 => egid: u32,
         /// Saved user id.
         5 => suid: u32,
+        /// Saved group id.
+        6 => sgid: u32,
         /// User id for files.
         7 => fsuid: u32,
+        /// Group id for files.
+        8 => fsgid: u32,
         /// Inheritable capabilities.
         9 => cap_inh: Vec<u32>,
         /// Permitted capabilities.
@@ -371,6 +379,8 @@ view! {
         11 => cap_eff: Vec<u32>,
         /// Bounding set.
         12 => cap_bnd: Vec<u32>,
+        /// Supplementary groups.
+        14 => groups: Vec<u32>,
         /// Whether nothing can be gained by running a program.
         18 => no_new_privs: Option<u32>,
         /// Ambient capabilities.

@@ -69,6 +69,8 @@ pub struct SpecInput<'a> {
     pub privileged: bool,
     /// Read-only root, hardly a capability, seccomp, no new privileges.
     pub hardened: bool,
+    /// The user and group that its process is started as.
+    pub user: u32,
     /// `linux.resources` beside the device rules.
     pub resources: &'a Value,
     /// All annotations.
@@ -135,7 +137,7 @@ pub fn spec(input: &SpecInput) -> Value {
     let mut spec = json!({
         "ociVersion": "1.1.0",
         "process": {
-            "user": {"uid": 0, "gid": 0, "additionalGids": [0]},
+            "user": {"uid": input.user, "gid": input.user, "additionalGids": [input.user]},
             "args": input.args,
             "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", format!("HOSTNAME={}", input.hostname)],
             "cwd": "/",

@@ -3,11 +3,12 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
+use restow_integration::container::Checkpoint;
 use restow_integration::container::inode;
-use restow_integration::engine::Stack;
+use restow_integration::engine::{Engine, Mode, Stack};
 use restow_integration::journey::{Arrival, Journey};
 use restow_integration::on_both_suites;
-use restow_integration::pod::{ContainerOptions, Qos};
+use restow_integration::pod::{ContainerOptions, Pod, PodOptions, Qos};
 use restow_integration::scenario::{OLD_CGROUP, Stock, compare, fixed_by_runc_1_2};
 use restow_integration::suite::Suite;
 use serde_json::json;
@@ -20,6 +21,7 @@ on_both_suites!(
     cgroup_12_a_running_original_is_left_alone,
     cgroup_14_old_limits_are_not_written,
     cgroup_14_old_limits_are_not_written_in_version_1,
+    threads_in_a_threaded_cgroup_go_with_their_process_and_are_told,
 );
 
 fn cgroup_1_files_of_a_private_namespace_are_the_new_containers(suite: Suite) -> Result<()> {
@@ -266,4 +268,54 @@ fn cgroup_14_old_limits_are_not_written_in_version_1(suite: Suite) -> Result<()>
         })
         },
     )
+}
+
+fn threads_in_a_threaded_cgroup_go_with_their_process_and_are_told(suite: Suite) -> Result<()> {
+    let engine = Engine::start(Stack::v2(suite), Mode::Restow)?;
+    let options = ContainerOptions::new(0).probe("--hold", "threads:3");
+    let pod_a = Pod::start(&engine, &PodOptions::new("pod-a"))?;
+    let mut container = pod_a.container(&options)?;
+    container.start()?;
+    let dir = container.cgroup_dir();
+    let numbers = |file: &str| -> Result<Vec<String>> {
+        let path = dir.join(file);
+        let text = fs::read_to_string(&path).with_context(|| format!("Read {}", path.display()))?;
+        Ok(text.lines().map(str::to_owned).collect())
+    };
+    let processes = numbers("cgroup.procs")?;
+    let mut threads = numbers("cgroup.threads")?;
+    threads.retain(|thread| !processes.contains(thread));
+    ensure!(threads.len() == 3, "The probe has the threads {threads:?}");
+    let threaded = dir.join("threaded");
+    fs::create_dir(&threaded)?;
+    fs::write(threaded.join("cgroup.type"), "threaded").context("Make a threaded cgroup")?;
+    for thread in &threads[1..] {
+        fs::write(threaded.join("cgroup.threads"), thread).context("Move a thread")?;
+    }
+    let checkpoint = Checkpoint::new(&engine, "threaded")?;
+    container.checkpoint(&checkpoint)?;
+    pod_a.remove(vec![container])?;
+
+    let pod_b = Pod::start(&engine, &PodOptions::new("pod-b"))?;
+    let mut container = pod_b.container(&options)?;
+    container.restore(&checkpoint)?;
+    let log = engine.node().path(&checkpoint.work).join("restow.log");
+    let log = fs::read_to_string(&log).with_context(|| format!("Read {}", log.display()))?;
+    let told = log
+        .lines()
+        .find(|line| line.contains("warning: process 1: its thread "));
+    let told = told.with_context(|| format!("The threads are not told of: {log}"))?;
+    ensure!(
+        told.contains(" and 1 more was in ") && told.contains("/threaded"),
+        "{told}"
+    );
+    let text = fs::read_to_string(container.cgroup_dir().join("cgroup.threads"))?;
+    ensure!(
+        text.lines().count() == 4,
+        "{} of 4 threads are in pod B's cgroup",
+        text.lines().count()
+    );
+    container.reports()?;
+    println!("threaded cgroup | {suite} | {told}");
+    Ok(())
 }

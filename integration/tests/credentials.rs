@@ -13,6 +13,7 @@ use restow_integration::suite::Suite;
 on_both_suites!(
     capabilities_that_the_new_container_has_not_got_block,
     what_a_hardened_container_forbids_blocks,
+    users_and_groups_that_a_hardened_container_cannot_become_block,
     a_node_that_trusts_its_checkpoints_takes_them,
 );
 
@@ -61,6 +62,27 @@ fn what_a_hardened_container_forbids_blocks(suite: Suite) -> Result<()> {
     ];
     compare(
         "Privileges, hardened",
+        Stack::v2(suite),
+        // Bare crun 1.28 restores no container that has masked directories.
+        RESTORED,
+        |engine| {
+            let verdict = journey.run(engine, |_| Ok("it was restored".to_owned()))?;
+            Ok(verdict.refused(&words))
+        },
+    )
+}
+
+fn users_and_groups_that_a_hardened_container_cannot_become_block(suite: Suite) -> Result<()> {
+    let mut journey = Journey::new(hardened());
+    let mut there = hardened();
+    there.user = 1000;
+    journey.container_there = Some(there);
+    let words = [
+        "runs as user 0, and the new container as 1000",
+        "is in group 0, and the new container's processes are not",
+    ];
+    compare(
+        "Privileges, user",
         Stack::v2(suite),
         // Bare crun 1.28 restores no container that has masked directories.
         RESTORED,

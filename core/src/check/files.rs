@@ -34,6 +34,11 @@ const KNOWN_MISC: [u32; 2] = [200, 235];
 /// Terminals: virtual and serial ones, `/dev/tty` and its like, pseudo terminals (`criu/tty.c`, `get_tty_driver`).
 const TERMINALS: [u32; 7] = [3, 4, 5, 136, 143, 204, 229];
 
+/// NVIDIA's GPUs, and those of the kernel's DRM drivers (`Documentation/admin-guide/devices.txt`). Other devices of theirs,
+/// such as `/dev/nvidia-uvm` and `/dev/kfd`, have numbers that differ from node to node, and are known by name.
+const NVIDIA: u32 = 195;
+const DRM: u32 = 226;
+
 /// `/dev/tty0`.
 const FOREGROUND_CONSOLE: (u32, u32) = (4, 0);
 
@@ -191,7 +196,7 @@ impl View<'_> {
             self.here(file),
             format!(
                 "CRIU cannot dump {kind} device {major}:{minor}{}",
-                plugin(&file.link)
+                plugin(&file.link, file.kind)
             ),
         );
     }
@@ -341,7 +346,7 @@ impl View<'_> {
                         here(),
                         format!(
                             "CRIU cannot dump mapped memory of device {major}:{minor}{}",
-                            plugin(&mapping.name)
+                            plugin(&mapping.name, mapping.kind)
                         ),
                     ),
                 FileKind::Regular if name.ends_with(b" (deleted)") && !without_file(name) => {
@@ -390,13 +395,14 @@ fn unlinked(path: &str, links: u64, allocated: u64, place: Option<Place>, findin
     }
 }
 
-/// The plugin of CRIU's that would be needed, as far as the device's name tells.
-fn plugin(path: &Path) -> &'static str {
+/// The plugin of CRIU's that would be needed, as far as the device's numbers and name tell.
+fn plugin(path: &Path, kind: FileKind) -> &'static str {
     let path = path.as_os_str().as_bytes();
     let starts = |words: &[&str]| words.iter().any(|word| path.starts_with(word.as_bytes()));
-    if starts(&["/dev/nvidia"]) {
+    let is = |wanted| matches!(kind, FileKind::Character(major, _) if major == wanted);
+    if is(NVIDIA) || starts(&["/dev/nvidia"]) {
         ", a GPU: that needs cuda_plugin"
-    } else if starts(&["/dev/kfd", "/dev/dri/"]) {
+    } else if is(DRM) || starts(&["/dev/kfd", "/dev/dri/"]) {
         ", a GPU: that needs amdgpu_plugin, and an AMD GPU"
     } else {
         ""

@@ -331,6 +331,7 @@ pub fn plan(source: &Source, target: &Target, policy: &Policy) -> Plan {
     let oom_scores = identity::oom_scores(source, target, &mut findings);
     identity::check_ids(source, target, &mut findings);
     privileges::check(source, target, policy, &mut findings);
+    privileges::check_groups(source, target, &mut findings);
     let hostname = hostname(source, target, policy, &mut findings);
     let cgroup = placement::plan(source, target, policy, &resolver, &mut findings);
     // Stable, so that findings of one severity stay in the order of the objects.

@@ -14,7 +14,7 @@ use super::sub_cgroups::{self, SubCgroup};
 use crate::finding::{Finding, Object, Rule};
 use crate::ids::{CgroupPath, HostPath, NsPid};
 use crate::policy::{ManageCgroups, Policy};
-use crate::source::{Hierarchy, Source};
+use crate::source::{CgroupMember, Hierarchy, Source, Task};
 use crate::target::Target;
 
 /// A task that belongs into a sub-cgroup of the container.
@@ -44,6 +44,10 @@ pub struct CgroupPlan {
     pub placements: Vec<Placement>,
     /// Sub-cgroups that are made for the container, outer ones first.
     pub sub_cgroups: Vec<SubCgroup>,
+    /// Threads that were in other cgroups than their process's first one, and stay with it: CRIU moves them also when it is
+    /// to ignore cgroups, to paths of the old pod (`criu/cr-restore.c`, `sigreturn_restore`).
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub threads: BTreeSet<NsPid>,
     /// Hierarchies taken out of the image where CRIU places the tasks: it has no directory of them by which it could find
     /// the new container's, and leaves the tasks where it is itself.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
@@ -77,6 +81,10 @@ pub(super) fn plan(
         old_container,
         placements,
         sub_cgroups,
+        threads: match by_criu {
+            true => BTreeSet::new(),
+            false => threads_elsewhere(source),
+        },
         taken_out: match &source.manifest {
             Some(manifest) if by_criu => manifest.cgroup.unrecorded.clone(),
             _ => BTreeSet::new(),
@@ -185,6 +193,45 @@ fn placements(
                 cgroup,
             });
         }
+        threads(source, task, set, findings);
     }
     placements
+}
+
+fn threads_elsewhere(source: &Source) -> BTreeSet<NsPid> {
+    let threads = source.thread_sets.values().flat_map(BTreeMap::keys);
+    threads.copied().collect()
+}
+
+/// Warns of threads in other cgroups than their process's first one: a process goes with all its threads.
+fn threads(
+    source: &Source,
+    task: &Task,
+    set: &BTreeMap<Hierarchy, CgroupMember>,
+    findings: &mut Vec<Finding>,
+) {
+    let elsewhere = source.thread_sets.get(&task.pid).into_iter().flatten();
+    let mut by_cgroup: BTreeMap<(&Hierarchy, &CgroupPath), Vec<NsPid>> = BTreeMap::new();
+    for (thread, id) in elsewhere {
+        for (hierarchy, member) in source.cgroup_sets.get(id).into_iter().flatten() {
+            let first = set.get(hierarchy).map(|member| &member.path);
+            if first != Some(&member.path) {
+                let threads = by_cgroup.entry((hierarchy, &member.path)).or_default();
+                threads.push(*thread);
+            }
+        }
+    }
+    findings.extend(by_cgroup.into_iter().map(|((hierarchy, path), threads)| {
+        let more = match threads.len() {
+            1 => String::new(),
+            many => format!(" and {} more", many - 1),
+        };
+        let text = format!(
+            "its thread {}{more} was in {path} ({hierarchy}), and goes where the process goes",
+            threads[0]
+        );
+        Finding::warning(Rule::CgroupPlacement, Object::Process { pid: task.pid }, text).way_out(
+            "Have the program make its threaded cgroups again (cgroup.type, cgroup.threads) when it is told that it moved",
+        )
+    }));
 }

@@ -1,7 +1,10 @@
 //! No process may do more in the new container than one that the runtime starts there.
 //!
-//! CRIU restores capabilities, users, `no_new_privs` and seccomp filters as they were (`criu/pie/restorer.c`,
-//! `restore_creds`), whatever the new container's spec says: a checkpoint of a privileged container would stay one.
+//! CRIU restores capabilities, users, groups, `no_new_privs` and seccomp filters as they were (`criu/pie/restorer.c`,
+//! `restore_creds`), whatever the new container's spec says: a checkpoint of a privileged container would stay one. And a
+//! process that is not root has not got the groups that the new pod gives its processes, by which volumes are open to them.
+
+use std::collections::BTreeSet;
 
 use crate::finding::{Finding, Object, Rule};
 use crate::ids::NsPid;
@@ -65,6 +68,17 @@ pub(super) fn check(
                 ),
             );
         }
+        // The same goes for groups.
+        let other = beyond(&process.groups, &allowed.groups);
+        if !other.is_empty() && allowed.no_new_privileges && allowed.user != 0 {
+            found(
+                Rule::Privileges,
+                format!(
+                    "is in {}, and the new container's processes are not",
+                    named(&other)
+                ),
+            );
+        }
         if allowed.seccomp && !process.seccomp {
             found(
                 Rule::Seccomp,
@@ -79,4 +93,42 @@ pub(super) fn check(
         };
         Finding::blocker(rule, Object::Process { pid }, text).way_out(WAY_OUT)
     }));
+}
+
+/// A warning when the container's first process lacks groups that the runtime would give it; others may have left them.
+/// Root needs none.
+pub(super) fn check_groups(source: &Source, target: &Target, findings: &mut Vec<Finding>) {
+    let Some(allowed) = &target.allowed else {
+        return;
+    };
+    let first = source.tasks.first().map(|task| task.pid);
+    let Some((pid, process)) = first.and_then(|pid| Some((pid, source.privileges.get(&pid)?)))
+    else {
+        return;
+    };
+    let lacking = beyond(&allowed.groups, &process.groups);
+    if lacking.is_empty() || process.groups.is_empty() || process.users.contains(&0) {
+        return;
+    }
+    let text = format!(
+        "{} is not in {}, as the new container's processes are: it may not open what is only theirs on a volume",
+        process.name,
+        named(&lacking)
+    );
+    let finding = Finding::warning(Rule::Privileges, Object::Process { pid }, text);
+    findings.push(finding.way_out(
+        "Give the new pod the groups of the old one (fsGroup, supplementalGroups, runAsGroup)",
+    ));
+}
+
+/// The groups that are not among others.
+fn beyond(groups: &[u32], others: &[u32]) -> BTreeSet<u32> {
+    let more = groups.iter().filter(|group| !others.contains(group));
+    more.copied().collect()
+}
+
+fn named(groups: &BTreeSet<u32>) -> String {
+    let word = if groups.len() == 1 { "group" } else { "groups" };
+    let ids: Vec<String> = groups.iter().map(ToString::to_string).collect();
+    format!("{word} {}", ids.join(", "))
 }

@@ -194,7 +194,12 @@ fn read_tasks(dir: &ImageDir, source: &mut Source) -> Result<Option<TaskKobjIdsE
             source.tasks.push(task);
             continue;
         }
-        let privileges = read_privileges(dir, &process, &core, &filters)?;
+        let mut sets = BTreeMap::new();
+        let privileges = read_privileges(dir, &process, &core, &filters, &mut sets)?;
+        sets.retain(|_, set| Some(*set) != task.cgroup_set);
+        if !sets.is_empty() {
+            source.thread_sets.insert(task.pid, sets);
+        }
         source.privileges.insert(NsPid(pid), privileges);
         let score = core.tc.as_ref().and_then(|task| task.oom_score_adj);
         source
@@ -226,12 +231,13 @@ fn read_tasks(dir: &ImageDir, source: &mut Source) -> Result<Option<TaskKobjIdsE
     Ok(init)
 }
 
-/// What any thread of a process may do.
+/// What any thread of a process may do. The cgroup sets of those beside its first one are put into `sets`.
 fn read_privileges(
     dir: &ImageDir,
     process: &PstreeEntry,
     core: &CoreEntry,
     filters: &[SeccompEntry],
+    sets: &mut BTreeMap<NsPid, u32>,
 ) -> Result<ProcessPrivileges, Error> {
     let name = core.tc.as_ref().map(|task| task.comm.to_string());
     let mut all = ProcessPrivileges {
@@ -247,6 +253,8 @@ fn read_privileges(
         } else {
             let core: CoreEntry = dir.one(&format!("core-{thread}.img"), Kind::Core)?;
             known |= add_privileges(&mut all, &core);
+            let set = core.thread_core.as_ref().and_then(|core| core.cg_set);
+            sets.extend(set.map(|set| (NsPid(*thread), set)));
         }
     }
     all.no_new_privileges &= known;
@@ -298,6 +306,11 @@ fn add_privileges(all: &mut ProcessPrivileges, core: &CoreEntry) -> bool {
         .extend([creds.uid, creds.euid, creds.suid, creds.fsuid]);
     all.users.sort_unstable();
     all.users.dedup();
+    all.groups
+        .extend([creds.gid, creds.egid, creds.sgid, creds.fsgid]);
+    all.groups.extend(&creds.groups);
+    all.groups.sort_unstable();
+    all.groups.dedup();
     all.no_new_privileges &= creds.no_new_privs.unwrap_or(0) != 0;
     true
 }

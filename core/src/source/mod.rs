@@ -243,6 +243,8 @@ pub struct Source {
     pub remapped: BTreeSet<FileId>,
     /// Cgroup sets by id.
     pub cgroup_sets: BTreeMap<u32, CgroupSet>,
+    /// Indices of the cgroup sets of threads that are in another than their process's first one, by process.
+    pub thread_sets: BTreeMap<NsPid, BTreeMap<NsPid, u32>>,
     /// Cgroups at the dump, outer ones first; none when CRIU was told to ignore cgroups.
     pub cgroup_dirs: BTreeMap<Hierarchy, Vec<CgroupDir>>,
     /// The init's UTS namespace, when the image set has one.

@@ -26,6 +26,7 @@ pub(super) fn edited_images(
     hostname(images, plan, &mut edited)?;
     network_lock(images, plan, &mut edited)?;
     oom_scores(images, plan, &mut edited)?;
+    threads(images, plan, &mut edited)?;
     cgroups(images, plan, &mut edited)?;
     Ok(edited)
 }
@@ -214,6 +215,28 @@ fn oom_scores(images: &ImageDir, plan: &Plan, edited: &mut Edited) -> Result<(),
             match &mut entry.tc {
                 Some(task) => {
                     task.oom_score_adj = Some(score.new);
+                    record.with(&entry)
+                }
+                None => Ok(Change::Keep),
+            }
+        });
+        edited.insert(name.into(), bytes.map_err(images::Error::from)?);
+    }
+    Ok(())
+}
+
+/// Threads without a cgroup set of their own stay with their process.
+fn threads(images: &ImageDir, plan: &Plan, edited: &mut Edited) -> Result<(), Error> {
+    for thread in &plan.cgroup.threads {
+        let name = format!("core-{thread}.img");
+        let Some(image) = images.image(&name, Kind::Core)? else {
+            continue;
+        };
+        let bytes = image.rewrite::<criu_image::Error>(|record| {
+            let mut entry: CoreEntry = record.view()?;
+            match &mut entry.thread_core {
+                Some(core) => {
+                    core.cg_set = None;
                     record.with(&entry)
                 }
                 None => Ok(Change::Keep),

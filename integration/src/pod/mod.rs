@@ -53,6 +53,7 @@ impl<'e> Pod<'e> {
             binds: &[],
             privileged: false,
             hardened: false,
+            user: 0,
             resources: &json!({}),
             annotations: &json!({
                 "io.kubernetes.cri.container-type": "sandbox",
@@ -291,6 +292,7 @@ impl<'e> Pod<'e> {
             binds: &binds,
             privileged: options.privileged,
             hardened: options.hardened,
+            user: options.user,
             resources: &options.resources,
             annotations: &self.annotations(options),
         });

@@ -110,6 +110,8 @@ pub struct ContainerOptions {
     pub privileged: bool,
     /// Read-only root, hardly a capability, seccomp, no new privileges.
     pub hardened: bool,
+    /// The user and group that its process is started as, where no pod manager says it.
+    pub user: u32,
     /// More of the environment, `NAME=value`.
     pub environment: Vec<String>,
     /// The OOM score adjustment, when the spec has one.
@@ -142,6 +144,7 @@ impl ContainerOptions {
             config_maps: Vec::new(),
             privileged: false,
             hardened: false,
+            user: 0,
             environment: Vec::new(),
             oom_score: None,
             share_processes: false,

@@ -62,6 +62,17 @@ fn mappings_of_such_objects_count_without_a_descriptor() {
             .text
             .contains("cuda_plugin")
     );
+    // A container may have it under any name.
+    for (major, plugin) in [(195, "cuda_plugin"), (226, "amdgpu_plugin")] {
+        let gpu = mapped("/srv/accelerator", FileKind::Character(major, 0), 1, 0);
+        assert!(blocked_by(&gpu, Rule::DeviceMapping).text.contains(plugin));
+    }
+    let no_gpu = mapped("/dev/fuse", FileKind::Character(10, 229), 1, 0);
+    assert!(
+        !blocked_by(&no_gpu, Rule::DeviceMapping)
+            .text
+            .contains("plugin")
+    );
     blocked_by(
         &mapped("/old/program (deleted)", FileKind::Regular, 0, 2 << 20),
         Rule::UnlinkedLarge,

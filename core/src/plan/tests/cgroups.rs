@@ -111,6 +111,41 @@ fn a_cgroup_file_that_is_absent_blocks_or_becomes_inert() {
 }
 
 #[test]
+fn threads_in_other_cgroups_than_their_process_are_told() {
+    let mut source = source(true);
+    let member = CgroupMember {
+        path: CgroupPath::new(format!("{OLD}/threads")),
+        namespace_root: Some(CgroupPath::new(OLD)),
+    };
+    source
+        .cgroup_sets
+        .insert(3, BTreeMap::from([(Hierarchy::v2(), member)]));
+    let first = source.tasks[0].clone();
+    let told = |source: &Source| -> Vec<String> {
+        let plan = planned(source, 0, &[], &Policy::default());
+        let findings = plan.findings.iter();
+        let warnings = findings.filter(|finding| finding.severity == Severity::Warning);
+        warnings.map(ToString::to_string).collect()
+    };
+    let same = first.cgroup_set.unwrap();
+    let sets = BTreeMap::from([(NsPid(8), 3), (NsPid(9), 3), (NsPid(10), same)]);
+    source.thread_sets.insert(first.pid, sets);
+    let found = told(&source);
+    assert_eq!(found.len(), 1, "{found:?}");
+    let words = format!("its thread 8 and 1 more was in {OLD}/threads");
+    assert!(found[0].contains(&words), "{found:?}");
+    let staged = |policy: &Policy| planned(&source, 0, &[], policy).cgroup.threads.len();
+    assert_eq!(staged(&Policy::default()), 3);
+    let soft = Policy {
+        manage_cgroups: ManageCgroups::Soft,
+        ..Policy::default()
+    };
+    assert_eq!(staged(&soft), 0, "CRIU does it");
+    source.thread_sets.clear();
+    assert!(told(&source).is_empty());
+}
+
+#[test]
 fn a_task_in_a_sub_cgroup_goes_to_the_same_place_below_the_new_container() {
     let mut source = source(true);
     let member = CgroupMember {

@@ -23,6 +23,7 @@ fn process() -> ProcessPrivileges {
         name: "web".into(),
         capabilities: KILL_AND_ADMIN,
         users: vec![0, 1000],
+        groups: vec![0, 1000, 2000],
         no_new_privileges: false,
         seccomp: false,
     }
@@ -34,15 +35,17 @@ fn a_process_that_may_do_more_than_the_new_container_is_named() {
     let strict = Allowed {
         capabilities: Some(KILL),
         user: 1000,
+        groups: vec![1000, 1000],
         no_new_privileges: true,
         seccomp: true,
     };
     let all = found(process(), Some(strict.clone()), &policy);
-    assert_eq!(all.len(), 4, "{all:?}");
+    assert_eq!(all.len(), 5, "{all:?}");
     for (text, words) in all.iter().zip([
         "process 7: web has CAP_SYS_ADMIN, which the new container has not got",
         "process 7: web may gain privileges",
         "process 7: web runs as user 0, and the new container as 1000",
+        "process 7: web is in groups 0, 2000, and the new container's processes are not",
         "process 7: web has no seccomp filter",
     ]) {
         assert!(text.contains(words), "{words:?} in {text}");
@@ -50,6 +53,7 @@ fn a_process_that_may_do_more_than_the_new_container_is_named() {
     let fitting = ProcessPrivileges {
         capabilities: Capabilities(0),
         users: vec![1000],
+        groups: vec![1000],
         no_new_privileges: true,
         seccomp: true,
         ..process()
@@ -82,4 +86,37 @@ fn what_the_new_container_allows_is_no_finding() {
         ..process()
     };
     assert!(found(bound, Some(root), &policy).is_empty());
+}
+
+#[test]
+fn a_first_process_without_a_group_of_the_new_pod_is_warned_of() {
+    let warnings = |process: ProcessPrivileges, groups: &[u32]| -> Vec<String> {
+        let mut source = source(true);
+        let first = source.tasks[0].pid;
+        source.privileges.insert(first, process);
+        let mut target = target();
+        target.allowed = Some(Allowed {
+            groups: groups.to_vec(),
+            ..Allowed::default()
+        });
+        let plan = plan(
+            &source,
+            &looked_up(&source, target, 0, &[]),
+            &Policy::default(),
+        );
+        assert!(plan.possible());
+        let findings = plan.findings.iter();
+        let of_groups = findings.filter(|finding| finding.rule == Rule::Privileges);
+        of_groups.map(ToString::to_string).collect()
+    };
+    let web = ProcessPrivileges {
+        users: vec![1000],
+        groups: vec![1000, 2000],
+        ..process()
+    };
+    let said = warnings(web.clone(), &[1000, 3000]);
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].contains("web is not in group 3000"), "{said:?}");
+    assert!(warnings(web, &[1000, 2000]).is_empty());
+    assert!(warnings(process(), &[3000]).is_empty(), "root");
 }
