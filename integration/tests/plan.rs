@@ -161,10 +161,12 @@ fn compare_tree(engine: &Engine, from: View, to: View) -> Result<usize> {
     }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let tree = pod_a.tree(&words)?;
+    // Once every process reports, none is being made any more.
+    tree.reports()?;
     fs::create_dir_all(engine.node().path(images))?;
     let pid = tree.pid.to_string();
     let dump = ["dump", "-t", &pid, "-D", images, "-o", "dump.log"];
-    done(&pod_a, &dump)?;
+    done(&pod_a, &dump).with_context(|| errors(&engine.node().path(images).join("dump.log")))?;
     pod_a.remove()?;
     let pod_b = TreePod::start(engine, "another-bbbb", to)?;
     let (there, planned) = pod_b.with_process(|process| {
@@ -190,8 +192,15 @@ fn compare_tree(engine: &Engine, from: View, to: View) -> Result<usize> {
         "no file is on the pod's cgroup: {planned}"
     );
     let compared = seen_as_planned(&planned, &seen)?;
+    tree.reports().context("After the restore")?;
     pod_b.remove()?;
     Ok(compared)
+}
+
+fn errors(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let errors: Vec<&str> = text.lines().filter(|line| line.contains("Error")).collect();
+    errors.join("; ")
 }
 
 fn done(pod: &TreePod<'_>, words: &[&str]) -> Result<()> {
