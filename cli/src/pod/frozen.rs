@@ -1,7 +1,7 @@
 //! A container that is held still, so that nothing it does after its checkpoint is lost.
 //!
 //! Whatever becomes of this process, the container goes on: a process of its own, which no signal to ours reaches, thaws it when ours is
-//! gone without having said what becomes of it.
+//! gone without having said what becomes of it. Once it is to end, because it runs elsewhere or its checkpoint is kept, that process ends it.
 
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
@@ -23,6 +23,8 @@ const PAUSED: i32 = 4;
 
 /// What is said to the guard when it is not needed any more.
 const DONE: u8 = b'd';
+/// What is said to it when the container is to end, and not to go on.
+const END: u8 = b'e';
 
 /// How long a killed container may take until it is gone. It has nothing to do any more; this is for disks that hang.
 const KILLED: Duration = Duration::from_secs(60);
@@ -100,25 +102,29 @@ impl Frozen {
     ///
     /// # Errors
     /// When containerd does not do it.
-    pub async fn end(self) -> Result<(), Failure> {
-        let signal = u32::try_from(Signal::SIGKILL as i32).unwrap_or(9);
-        let ended = async {
-            self.client.kill(&self.id, signal, true).await?;
-            // In a frozen cgroup of version 1 a signal waits for this; version 2 kills at once, and then there may be nothing to resume.
-            let thawed = self.client.resume(&self.id).await;
-            match tokio::time::timeout(KILLED, self.client.wait(&self.id)).await {
-                Ok(Err(error)) if !error.is_not_found() => Err(error),
-                Ok(_) => Ok(()),
-                Err(_) => thawed,
-            }
-        };
-        ended.await.map_err(|error| {
+    pub async fn end(mut self) -> Result<(), Failure> {
+        self.guard.say(END);
+        let ended = end(&self.client, &self.id).await;
+        ended.map_err(|error| {
             Failure::Refused(
                 anyhow::Error::from(error).context(format!("{} cannot be ended", self.name)),
             )
         })?;
         self.guard.done();
         Ok(())
+    }
+}
+
+/// Kills a frozen container and sees it end.
+async fn end(client: &Containerd, id: &ContainerId) -> Result<(), restow_cri::Error> {
+    let signal = u32::try_from(Signal::SIGKILL as i32).unwrap_or(9);
+    client.kill(id, signal, true).await?;
+    // In a frozen cgroup of version 1 a signal waits for this; version 2 kills at once, and then there may be nothing to resume.
+    let thawed = client.resume(id).await;
+    match tokio::time::timeout(KILLED, client.wait(id)).await {
+        Ok(Err(error)) if !error.is_not_found() => Err(error),
+        Ok(_) => Ok(()),
+        Err(_) => thawed,
     }
 }
 
@@ -148,11 +154,16 @@ impl Guard {
         )?))
     }
 
-    fn done(mut self) {
-        if let Some(mut pipe) = self.0.stdin.take() {
+    fn say(&mut self, word: u8) {
+        if let Some(pipe) = &mut self.0.stdin {
             // One that is gone needs no telling.
-            let _ = pipe.write_all(&[DONE]);
+            let _ = pipe.write_all(&[word]);
         }
+    }
+
+    fn done(mut self) {
+        self.say(DONE);
+        // It closes the pipe, and waits.
         let _ = self.0.wait();
     }
 }
@@ -168,24 +179,61 @@ pub struct GuardArgs {
     idle: bool,
 }
 
-/// Waits until the process that started this is done or gone, and lets the container go on in the second case.
+/// What is left to do when the other process is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    Nothing,
+    Thaw,
+    End,
+}
+
+impl Left {
+    /// Reads what is said until the other process is done or gone.
+    fn after(said: impl Read) -> Self {
+        let mut left = Self::Thaw;
+        for word in said.bytes().map_while(Result::ok) {
+            match word {
+                DONE => return Self::Nothing,
+                END => left = Self::End,
+                _ => {}
+            }
+        }
+        left
+    }
+}
+
+/// Waits until the process that started this is done or gone, and does what is left in the second case.
 ///
 /// # Errors
 /// When containerd does not do it.
 pub fn guard(args: &GuardArgs) -> Result<ExitCode, Failure> {
-    let mut said = [0];
-    let done = std::io::stdin().read(&mut said).is_ok_and(|got| got == 1) && said[0] == DONE;
-    if done || args.idle {
+    let left = Left::after(std::io::stdin());
+    if left == Left::Nothing || (left == Left::Thaw && args.idle) {
         return Ok(ExitCode::SUCCESS);
     }
     super::block_on(async {
         let client = Containerd::connect(&args.socket, &args.namespace)
             .await
             .map_err(call)?;
-        client
-            .resume(&ContainerId(args.id.clone()))
-            .await
-            .map_err(call)
+        let id = ContainerId(args.id.clone());
+        match left {
+            Left::End => end(&client, &id).await,
+            _ => client.resume(&id).await,
+        }
+        .map_err(call)
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_gone_leaves_what_was_said_last() {
+        assert_eq!(Left::after(&b""[..]), Left::Thaw);
+        assert_eq!(Left::after(&b"e"[..]), Left::End);
+        assert_eq!(Left::after(&b"d"[..]), Left::Nothing);
+        assert_eq!(Left::after(&b"ed"[..]), Left::Nothing);
+    }
 }
