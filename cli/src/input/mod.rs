@@ -6,7 +6,7 @@ mod archive;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -32,6 +32,23 @@ pub struct ImageSet {
 enum Content {
     File(PathBuf),
     Held(Vec<u8>),
+}
+
+/// Opens a regular file, and nothing else, of a checkpoint that may have come from anywhere: what another name leads to is not its, and a pipe
+/// is never at its end.
+///
+/// # Errors
+/// When it is none, or cannot be opened.
+pub fn regular(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("it is no regular file")),
+    }
 }
 
 /// What a path on the command line stands for.
@@ -242,6 +259,24 @@ impl ImageSet {
             };
             dir = dir.join(link);
             all.push(dir.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pipes_links_and_directories_are_no_regular_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("file"), "x").unwrap();
+        std::os::unix::fs::symlink(at("file"), at("link")).unwrap();
+        nix::unistd::mkfifo(&at("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(regular(&at("file")).is_ok());
+        for other in ["link", "pipe", ".", "none"] {
+            assert!(regular(&at(other)).is_err(), "{other}");
         }
     }
 }

@@ -136,7 +136,7 @@ fn criu(entry: &Entry) -> Option<String> {
     const START: u64 = 64 << 10;
     let mut text = Vec::new();
     if entry.path.is_dir() {
-        let log = std::fs::File::open(entry.path.join(super::layout::DUMP_LOG)).ok()?;
+        let log = crate::input::regular(&entry.path.join(super::layout::DUMP_LOG)).ok()?;
         log.take(START).read_to_end(&mut text).ok()?;
     } else {
         let limits = crate::input::Limits::default();

@@ -125,7 +125,7 @@ impl Recipe {
 
 fn of_directory(dir: &Path) -> Result<Option<Vec<u8>>, Failure> {
     let path = dir.join(FILE_NAME);
-    let file = match std::fs::File::open(&path) {
+    let file = match input::regular(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => {

@@ -101,6 +101,14 @@ pub fn reach(recipe: &Recipe) -> Vec<String> {
     for device in &container.cdi_devices {
         found.push(format!("it has the CDI device {}", device.name));
     }
+    for port in recipe
+        .pod
+        .port_mappings
+        .iter()
+        .filter(|it| it.host_port != 0)
+    {
+        found.push(format!("port {} of the node leads into it", port.host_port));
+    }
     let sandbox_sysctls = pod.iter().flat_map(|linux| linux.sysctls.keys());
     found.extend(sandbox_sysctls.map(|name| format!("sysctl {name} is set")));
     found.sort();
@@ -127,7 +135,7 @@ fn namespaces(options: Option<&NamespaceOption>, found: &mut Vec<String>) {
 mod tests {
     use restow_cri::api::{
         ContainerConfig, Device, LinuxPodSandboxConfig, LinuxSandboxSecurityContext, Mount,
-        PodSandboxConfig, PodSandboxMetadata,
+        PodSandboxConfig, PodSandboxMetadata, PortMapping,
     };
 
     use super::*;
@@ -212,6 +220,13 @@ mod tests {
             mount("/etc"),
             mount("/var/lib/kubelet/pods/u1/../../../../root"),
         ];
+        recipe.pod.port_mappings = [22, 0]
+            .map(|host_port| PortMapping {
+                container_port: 80,
+                host_port,
+                ..PortMapping::default()
+            })
+            .into();
         recipe.container.devices = vec![Device {
             host_path: "/dev/sda".to_owned(),
             ..Device::default()
@@ -234,6 +249,7 @@ mod tests {
                 "/var/lib/kubelet/pods/u1/../../../../root of the node is mounted at /x",
                 "it has the node's device /dev/sda",
                 "it shares the node's network",
+                "port 22 of the node leads into it",
                 "the pod is privileged",
             ]
         );
