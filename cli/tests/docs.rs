@@ -17,6 +17,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+/// What `cargo xtask test --matrix` writes, and is not there before.
+const WRITTEN: [&str; 1] = ["docs/matrix-pods.md"];
+
 /// A block of commands, with who runs it.
 struct Block {
     /// Commands are behind prompts, and between them is what they print.
@@ -193,4 +196,78 @@ fn what_needs_no_node_works_as_it_is_written() {
         }
     }
     assert!(count >= 2, "only {count} commands were run");
+}
+
+/// Where the links in a text lead, as they are written: `[…](here)`.
+fn links(text: &str) -> Vec<&str> {
+    let parts = text.split("](").skip(1);
+    parts
+        .filter_map(|part| part.split_once(')'))
+        .map(|(link, _)| link)
+        .filter(|link| !link.contains("://"))
+        .collect()
+}
+
+/// The name by which a heading is linked to.
+fn anchor(heading: &str) -> String {
+    let heading = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = |c: &char| c.is_alphanumeric() || "-_ ".contains(*c);
+    let plain: String = heading.chars().filter(kept).collect();
+    plain.replace(' ', "-")
+}
+
+#[test]
+fn every_link_leads_to_a_file_and_a_heading() {
+    let mut seen = 0;
+    for document in documents() {
+        let text = fs::read_to_string(&document).unwrap();
+        for link in links(&text) {
+            let (path, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = match path {
+                "" => document.clone(),
+                path => document.with_file_name(path),
+            };
+            let place = format!("{}: {link}", document.display());
+            assert!(target.exists(), "{place}: there is no such file");
+            if !heading.is_empty() {
+                let there = fs::read_to_string(&target).unwrap();
+                let mut headings = there.lines().filter(|line| line.starts_with('#'));
+                assert!(
+                    headings.any(|line| anchor(line) == heading),
+                    "{place}: there is no such heading"
+                );
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 50, "only {seen} links are found");
+}
+
+#[test]
+fn every_file_of_the_project_that_is_named_is_there() {
+    const DIRS: [&str; 9] = [
+        "cli/",
+        "core/",
+        "cri/",
+        "criu-image/",
+        "deploy/",
+        "docs/",
+        "hooks/",
+        "integration/",
+        "shim/",
+    ];
+    for document in documents() {
+        let text = fs::read_to_string(&document).unwrap();
+        for name in text.split('`').skip(1).step_by(2) {
+            let is_path = DIRS.iter().any(|dir| name.starts_with(dir))
+                && !name.contains(|c: char| c.is_whitespace() || "*<…".contains(c));
+            if is_path && !WRITTEN.contains(&name) {
+                assert!(
+                    root().join(name).exists(),
+                    "{}: there is no {name}",
+                    document.display()
+                );
+            }
+        }
+    }
 }
