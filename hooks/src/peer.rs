@@ -4,6 +4,7 @@
 //! the bundle is found through the runtime's own record of the container, and only believed when that record names the
 //! process that is to be dumped.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -88,7 +89,14 @@ impl Peer {
     /// The bundle of the container whose init is `init`, from the runtime's record; `None` when this runtime keeps none
     /// that is known here.
     pub fn dump_bundle(&self, init: HostPid) -> Option<PathBuf> {
-        record::bundle_of(Path::new(&self.root()), self.container()?, init)
+        let root = self.root();
+        let root = Path::new(&root);
+        // crun takes options behind the id as well (argp). Only the id's record names the process.
+        let mut words = self.args.iter().skip(1).rev();
+        words.find_map(|word| {
+            let single = Path::new(word).file_name() == Some(OsStr::new(word));
+            single.then(|| record::bundle_of(root, word, init))?
+        })
     }
 
     /// Whether it was told to write its errors to a file (`--log`), as those do that read them there: containerd, podman,
@@ -158,5 +166,37 @@ mod tests {
             assert!(peer(args).logs_to_file(), "{args:?}");
         }
         assert!(!peer(&["runc", "--log-format", "json", "restore", "c"]).logs_to_file());
+    }
+
+    #[test]
+    fn the_bundle_is_found_wherever_the_id_stands() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("web");
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::write(dir.join("status"), r#"{"pid": 7, "bundle": "/run/b"}"#).unwrap();
+        let root = root.path().to_str().unwrap();
+        let last = peer(&[
+            "crun",
+            "--root",
+            root,
+            "checkpoint",
+            "--image-path",
+            "/i",
+            "web",
+        ]);
+        assert_eq!(last.dump_bundle(HostPid(7)), Some("/run/b".into()));
+        let before = peer(&[
+            "crun",
+            "--root",
+            root,
+            "checkpoint",
+            "web",
+            "--image-path",
+            "/i",
+        ]);
+        assert_eq!(before.dump_bundle(HostPid(7)), Some("/run/b".into()));
+        assert_eq!(before.dump_bundle(HostPid(8)), None);
+        let path = peer(&["crun", "--root", "/x", "checkpoint", dir.to_str().unwrap()]);
+        assert_eq!(path.dump_bundle(HostPid(7)), None);
     }
 }

@@ -93,8 +93,7 @@ impl Held {
             }
             Some("kill") => {
                 let signal = call.positional(1).and_then(OsStr::to_str).unwrap_or("TERM");
-                let plain = signal.strip_prefix("SIG").unwrap_or(signal);
-                if !ENDING.contains(&plain) {
+                if !ends(signal) {
                     return setting.exec(call);
                 }
                 setting.exec(&with_command(
@@ -135,6 +134,12 @@ impl Held {
     }
 }
 
+/// Whether a signal ends a program which does not expect it; runtimes take its name in capitals and in small letters.
+fn ends(signal: &str) -> bool {
+    let name = signal.to_ascii_uppercase();
+    ENDING.contains(&name.strip_prefix("SIG").unwrap_or(&name))
+}
+
 /// What the real runtime says about a container.
 fn state(call: &Call, setting: &Setting<'_>, id: &OsStr) -> Result<Value, String> {
     let call = with_command(call, &["state".into(), id.to_owned()]);
@@ -151,4 +156,19 @@ fn state(call: &Call, setting: &Setting<'_>, id: &OsStr) -> Result<Value, String
 /// Another command with the same global options.
 pub fn with_command(call: &Call, words: &[OsString]) -> Call {
     Call::new([call.globals(), words].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_that_end_a_program_are_known_in_every_spelling() {
+        for signal in ["TERM", "SIGTERM", "sigterm", "15", "Int", "9"] {
+            assert!(ends(signal), "{signal}");
+        }
+        for signal in ["USR1", "SIGCONT", "18", ""] {
+            assert!(!ends(signal), "{signal}");
+        }
+    }
 }

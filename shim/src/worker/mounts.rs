@@ -94,6 +94,15 @@ impl Mounted {
     }
 }
 
+/// The stock shim may mount the same layers before this process has ended.
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        while let Some(path) = self.mounted.pop() {
+            let _ = umount2(&path, MntFlags::MNT_DETACH);
+        }
+    }
+}
+
 /// One mount, as the system call takes it.
 #[derive(Debug, PartialEq, Eq)]
 struct Plan {
