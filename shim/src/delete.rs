@@ -5,8 +5,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use restow::host::PidFd;
 use serde_json::Value;
 
@@ -74,8 +72,8 @@ fn end_unproxied(stock: &Path, own: &Path, id: &str) {
         && let Ok(held) = PidFd::open(pid)
         && client::shim_pid(stock, id).is_ok_and(|again| again == pid)
     {
-        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-        drop(held);
+        // By the descriptor: the number may be another process's by now.
+        let _ = held.kill();
     }
 }
 

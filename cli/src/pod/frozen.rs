@@ -3,7 +3,7 @@
 //! Whatever becomes of this process, the container goes on: a process of its own, which no signal to ours reaches, thaws it when ours is
 //! gone without having said what becomes of it. Once it is to end, because it runs elsewhere or its checkpoint is kept, that process ends it.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -189,7 +189,7 @@ enum Left {
 
 impl Left {
     /// Reads what is said until the other process is done or gone.
-    fn after(said: impl Read) -> Self {
+    fn after(said: impl BufRead) -> Self {
         let mut left = Self::Thaw;
         for word in said.bytes().map_while(Result::ok) {
             match word {
@@ -207,7 +207,7 @@ impl Left {
 /// # Errors
 /// When containerd does not do it.
 pub fn guard(args: &GuardArgs) -> Result<ExitCode, Failure> {
-    let left = Left::after(std::io::stdin());
+    let left = Left::after(std::io::stdin().lock());
     if left == Left::Nothing || (left == Left::Thaw && args.idle) {
         return Ok(ExitCode::SUCCESS);
     }

@@ -306,7 +306,10 @@ fn failed(create: &[u8], start: &[u8], answer: &[u8], stock: &Path) -> Vec<u8> {
     match fresh::start(&container.create, start, stock) {
         Ok(payload) => frame::success(stream, &payload),
         Err(error) => {
-            let text = format!("{reason}; then the container could not be started afresh: {error}");
+            let text = format!(
+                "{reason}; then the container could not be started afresh: {}",
+                restow::chain(&error)
+            );
             frame::failure(stream, frame::INTERNAL, &text)
         }
     }
