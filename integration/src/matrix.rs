@@ -20,8 +20,17 @@ const LONGEST_REASON: usize = 180;
 /// Draws the table of what ran below `manager`.
 #[must_use]
 pub fn render(entries: &[Entry], manager: Manager) -> String {
-    let of_manager = entries.iter().filter(|entry| entry.manager == manager);
-    let entries: &[Entry] = &of_manager.cloned().collect::<Vec<_>>();
+    let (of_manager, of_others): (Vec<Entry>, Vec<Entry>) = entries
+        .iter()
+        .cloned()
+        .partition(|entry| entry.manager == manager);
+    let entries: &[Entry] = &of_manager;
+    let area = |entry: &Entry| Name::parse(&entry.scenario).area;
+    // Nothing of it is meant to be run here.
+    let elsewhere = |index: usize| {
+        of_others.iter().any(|entry| area(entry) == index)
+            && !entries.iter().any(|entry| area(entry) == index)
+    };
     let columns = columns(entries);
     let mut rows: BTreeMap<Name, Cells<'_>> = BTreeMap::new();
     for (area, scenarios) in AREAS.iter().enumerate() {
@@ -47,6 +56,9 @@ pub fn render(entries: &[Entry], manager: Manager) -> String {
     let mut reasons = Reasons::default();
     let mut tables = String::new();
     for (index, area) in AREAS.iter().enumerate() {
+        if elsewhere(index) {
+            continue;
+        }
         let of_area: Vec<_> = rows.iter().filter(|(name, _)| name.area == index).collect();
         table(&mut tables, area.name, &of_area, &columns, &mut reasons);
     }
@@ -426,6 +438,22 @@ mod tests {
         );
         assert!(text.contains("| no restore / right |"), "{text}");
         assert!(!text.contains("## Reasons"), "{text}");
+    }
+
+    #[test]
+    fn an_area_that_only_another_manager_runs_is_not_in_the_table() {
+        let mut entries = sample();
+        let pods = Entry {
+            manager: Manager::Containerd,
+            ..entry("Mounts 1", Mode::Restow, Outcome::Right("fine".into()))
+        };
+        entries.push(pods);
+        let text = render(&entries, Manager::Containerd);
+        assert!(text.contains("## Mounts\n"), "{text}");
+        assert!(!text.contains("## Cgroup\n"), "{text}");
+        let text = render(&entries, Manager::Suite);
+        assert!(!text.contains("## Mounts\n"), "{text}");
+        assert!(text.contains("## Cgroup\n"), "{text}");
     }
 
     #[test]

@@ -15,6 +15,8 @@ use crate::suite::Suite;
 
 /// The image's name.
 pub const IMAGE: &str = "docker.io/library/restow-programs:latest";
+/// The same by its name in a registry on a node.
+pub const REGISTRY_IMAGE: &str = "127.0.0.1:5000/restow-programs:latest";
 
 /// The programs, the clients, a shell, and a compiler of Java that needs no more than a runtime.
 const PACKAGES: &[&str] = &[

@@ -107,7 +107,7 @@ const CRUN_1_28_MASKED: &str = "(null) mountpoint";
 
 /// Why containerd 1.7 is not run with its own shim: it answers no call that could ask for a restore (`CheckpointContainer` came with 2.0,
 /// the restore by `CreateContainer` with 2.1).
-const NO_RESTORE: &str = "containerd 1.7 has no restore of a pod's container";
+pub const NO_RESTORE: &str = "containerd 1.7 has no restore of a pod's container";
 
 /// Runs a scenario on `stack` in both modes, prints and records a line for each, and fails unless stock does what `stock` says
 /// and Restow is right.

@@ -97,6 +97,18 @@ pub const AREAS: &[Area] = &[
             "A connection inside the pod survives",
         ],
     },
+    Area {
+        name: "Programs",
+        titles: &[
+            "Redis: keys, a counter, the id of the run",
+            "nginx",
+            "Node.js",
+            "A JVM",
+            "A server in Go: a registry, an upload begun before the move",
+            "Python",
+            "PostgreSQL",
+        ],
+    },
 ];
 
 /// The name of a test's scenario, taken apart.

@@ -287,22 +287,35 @@ impl Containerd {
         checked(&output.context("Start ctr")?, || {
             format!("ctr images import of {}", image.name())
         })?;
-        let filter = format!("name=={}", image.name());
-        let list = self.ctr(&["images", "list", &filter])?;
-        let digest = list
-            .split_whitespace()
-            .find(|word| word.starts_with("sha256:"))
-            .with_context(|| format!("{} was not imported: {list}", image.name()))?;
-        // A name by its digest, as a pulled image has: containerd's own restore looks for the base image by it.
-        let base = image.name().rsplit_once(':').map_or("", |(base, _)| base);
-        let by_digest = format!("{base}@{digest}");
-        self.ctr(&["images", "tag", "--force", image.name(), &by_digest])?;
+        self.name_by_digest(image.name())?;
         match fs::remove_file(written) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(error).context("Remove an image's archive")
             }
             _ => Ok(()),
         }
+    }
+
+    /// Gives an image a name by its digest, as a pulled one has: containerd's own restore looks for the base image by it.
+    fn name_by_digest(&self, name: &str) -> Result<()> {
+        let list = self.ctr(&["images", "list", &format!("name=={name}")])?;
+        let digest = list
+            .split_whitespace()
+            .find(|word| word.starts_with("sha256:"))
+            .with_context(|| format!("There is no image {name}: {list}"))?;
+        let base = name.rsplit_once(':').map_or("", |(base, _)| base);
+        let by_digest = format!("{base}@{digest}");
+        self.ctr(&["images", "tag", "--force", name, &by_digest])
+            .map(drop)
+    }
+
+    /// Gives an image that is there another name.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn name_also(&self, image: &str, name: &str) -> Result<()> {
+        self.ctr(&["images", "tag", "--force", image, name])?;
+        self.name_by_digest(name)
     }
 
     /// A call of `ctr` in Kubernetes' namespace.

@@ -64,8 +64,17 @@ impl Registry {
     pub fn with_image(containerd: &Containerd, image: &Image) -> Result<Self> {
         let this = Self::start(containerd)?;
         containerd.import(image)?;
-        containerd.ctr(&["images", "push", "--plain-http", image.name()])?;
+        this.push(containerd, image.name())?;
         Ok(this)
+    }
+
+    /// Pushes an image that containerd has under the registry's name.
+    ///
+    /// # Errors
+    /// When the registry does not take it.
+    pub fn push(&self, containerd: &Containerd, name: &str) -> Result<()> {
+        let push = ["images", "push", "--plain-http", name];
+        containerd.ctr(&push).map(drop)
     }
 }
 

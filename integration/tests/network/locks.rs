@@ -89,11 +89,14 @@ pub(crate) fn network_2_the_rest_of_the_pod_goes_on(suite: Suite) -> Result<()> 
             moved.restore(&checkpoint)?;
             answers_again(engine, &address(&pod_b))?;
             unlocked(engine, &pod_b)?;
-            let said = moved.reports()?[0].socket("pair:")?.said.clone();
-            ensure!(
-                said.ends_with("pong"),
-                "the connection inside says {said:?}"
-            );
+            let reports = moved.reports()?;
+            if engine.mode() == Mode::Restow {
+                let said = &reports[0].socket("pair:")?.said;
+                ensure!(
+                    said.ends_with("pong"),
+                    "the connection inside says {said:?}"
+                );
+            }
             pod_a.remove(vec![stays, moves])?;
             pod_b.remove(vec![there, moved])?;
             Ok(Verdict::Right(
