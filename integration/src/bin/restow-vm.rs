@@ -79,6 +79,9 @@ fn run(args: &Args) -> Result<i32> {
 fn fill(args: &Args, share: &Path) -> Result<()> {
     copy(&tools::probe()?, &share.join("probe"))?;
     copy(&tools::interposer()?, &share.join("criu"))?;
+    copy(&tools::runtime()?, &share.join("restow-runtime"))?;
+    copy(&tools::shim()?, &share.join("shim"))?;
+    copy(&tools::restow()?, &share.join("restow"))?;
     let wanted: Vec<&str> = match args.tests.as_slice() {
         [] => DEFAULT.to_vec(),
         some => some.iter().map(String::as_str).collect(),
@@ -110,7 +113,8 @@ fn text(args: &Args, tests: &[&str]) -> String {
     let tests = tests.join(" ");
     format!(
         "\
-export RESTOW_NODE=machine RESTOW_CGROUP_DRIVER={driver} RESTOW_PROBE_PROGRAM=/mnt/probe RESTOW_CRIU_PROGRAM=/mnt/criu HOME=/root
+export RESTOW_NODE=machine RESTOW_CGROUP_DRIVER={driver} RESTOW_PROBE_PROGRAM=/mnt/probe HOME=/root
+export RESTOW_CRIU_PROGRAM=/mnt/criu RESTOW_RUNTIME_PROGRAM=/mnt/restow-runtime RESTOW_SHIM_PROGRAM=/mnt/shim RESTOW_PROGRAM=/mnt/restow
 echo \"$(uname -sr), $(runc --version | head -1), $(crun --version | head -1), $(criu --version | head -1), systemd $(systemctl --version | head -1)\"
 failed=0
 for runtime in {runtimes}; do for test in {tests}; do
