@@ -120,7 +120,7 @@ const WITHOUT_RUNTIME: &[&str] = &[
     "shim_restore",
 ];
 
-/// Files of the integration suite whose scenarios are also run on pods that containerd makes (`--pods`).
+/// Files of the integration suite whose scenarios are also run on pods that containerd makes: with `--pods`, and at the end of a whole run.
 const ON_PODS: &[&str] = &[
     "carry",
     "cgroup",
@@ -137,9 +137,6 @@ const ON_PODS: &[&str] = &[
     "volumes",
     "watches",
 ];
-
-/// Those of them that a run ends with when it is not asked for pods: they have been seen right often enough, on busy machines too.
-const ON_PODS_ALWAYS: &[&str] = &["cgroup", "identity", "mounts"];
 
 /// The other files of the integration suite.
 fn with_runtimes() -> Result<Vec<String>> {
@@ -216,11 +213,7 @@ fn integration(args: &TestArgs) -> Result<Outcome> {
         let mut command = cargo();
         command.args(["test", "--package", "restow-integration", "--no-fail-fast"]);
         if pods {
-            let files = match args.pods || args.matrix {
-                true => ON_PODS,
-                false => ON_PODS_ALWAYS,
-            };
-            command.args(files.iter().flat_map(|file| ["--test", file]));
+            command.args(ON_PODS.iter().flat_map(|file| ["--test", file]));
         } else if args.matrix || (runtime == Runtime::Crun && args.runtime.is_none()) {
             // What no runtime has a part in runs once, with runc, and is no scenario.
             command.args(with_runtimes()?.iter().flat_map(|file| ["--test", file]));

@@ -233,8 +233,8 @@ fn goes_on(ends: &[(String, End)]) -> Result<()> {
     Ok(())
 }
 
-/// The same without Restow, where there is a restore. These programs have nothing that only Restow moves: what stock loses, the scenarios
-/// show.
+/// The same without Restow, where there is a restore. Clients of these programs see no difference. They cannot see whose cgroup the files
+/// are of that the server in Go holds: `Cgroup 8` shows that.
 fn programs_below_containerds_own_shim(suite: Suite) -> Result<()> {
     let stack = stack(suite)?;
     let not_run = match (suite, stack.runtime) {
