@@ -4,18 +4,17 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-/// What in a bundle's `config.json` shows that a restore may be asked for, as JSON may spell it.
-const ASKING: [&[u8]; 2] = [b"restow.dev/restore-from", b"restow.dev\\/restore-from"];
+/// What in a bundle's `config.json` shows that a restore may be asked for: what is behind the slash, which JSON may spell in two ways.
+const ASKING: &[u8] = b"restore-from";
 
 /// Whether the spec in `bundle` may ask for a restore. Nearly none does, and that is found out without parsing.
 #[must_use]
 pub fn asks_for_restore(bundle: &Path) -> bool {
-    mentions(bundle, &ASKING)
+    mentions(bundle, ASKING)
 }
 
-/// Whether one of these texts is in the spec in `bundle`. What cannot be read mentions nothing.
-pub(crate) fn mentions(bundle: &Path, texts: &[&[u8]]) -> bool {
-    let longest = texts.iter().map(|text| text.len()).max().unwrap_or(1);
+/// Whether this text is in the spec in `bundle`. What cannot be read mentions nothing.
+pub(crate) fn mentions(bundle: &Path, text: &[u8]) -> bool {
     let Ok(mut file) = File::open(bundle.join("config.json")) else {
         return false;
     };
@@ -28,16 +27,12 @@ pub(crate) fn mentions(bundle: &Path, texts: &[&[u8]]) -> bool {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(_) => return false,
         };
-        let found = |text: &&[u8]| {
-            buffer[..read]
-                .windows(text.len())
-                .any(|window| window == *text)
-        };
-        if texts.iter().any(found) {
+        let mut windows = buffer[..read].windows(text.len());
+        if windows.any(|window| window == text) {
             return true;
         }
         // What is looked for may be cut in two.
-        kept = read.min(longest - 1);
+        kept = read.min(text.len() - 1);
         buffer.copy_within(read - kept..read, 0);
     }
 }

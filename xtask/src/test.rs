@@ -50,7 +50,7 @@ pub(crate) struct TestArgs {
     /// --integration alone, has them at its end, with Restow only
     #[arg(long, conflicts_with = "unit")]
     pods: bool,
-    /// Run only tests with this in their names
+    /// Run only tests with this in their names; with --suite, those whose names begin with it
     filter: Option<String>,
 }
 

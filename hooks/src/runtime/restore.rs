@@ -27,8 +27,8 @@ use super::held::{Held, with_command};
 use super::{Setting, fault};
 use crate::hold;
 
-/// What a spec without it does not ask for.
-const ANNOTATION: &[u8] = b"restow.dev/restore-from";
+/// A spec without it asks for no restore: what is behind the slash of the annotation, which JSON may spell in two ways.
+const ASKING: &[u8] = b"restore-from";
 
 /// Where CRIU's logs and ours go, in the bundle.
 const WORK: &str = "restow";
@@ -56,8 +56,8 @@ impl Restoring {
         let bundle = call.bundle().canonicalize().ok()?;
         let spec = fs::read(bundle.join("config.json")).ok()?;
         // Nearly every container of a node ends here.
-        spec.windows(ANNOTATION.len())
-            .any(|window| window == ANNOTATION)
+        spec.windows(ASKING.len())
+            .any(|window| window == ASKING)
             .then_some(())?;
         let spec: Value = serde_json::from_slice(&spec).ok()?;
         let asked = match config {

@@ -192,7 +192,7 @@ impl Proxy {
 fn make_work_directory(id: &str) {
     // Bundles are beside each other, and ours is the working directory.
     let bundle = Path::new("..").join(id);
-    if id.contains('/') || !mentions(&bundle, &[b"restow.dev/"]) {
+    if id.contains('/') || !mentions(&bundle, b"restow.dev") {
         return;
     }
     // When it cannot be made, the runtime says so.

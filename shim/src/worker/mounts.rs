@@ -137,9 +137,18 @@ impl Plan {
                 "noexec" => (true, MsFlags::MS_NOEXEC),
                 "exec" => (false, MsFlags::MS_NOEXEC),
                 "sync" => (true, MsFlags::MS_SYNCHRONOUS),
+                "async" => (false, MsFlags::MS_SYNCHRONOUS),
+                "dirsync" => (true, MsFlags::MS_DIRSYNC),
+                "mand" => (true, MsFlags::MS_MANDLOCK),
+                "nomand" => (false, MsFlags::MS_MANDLOCK),
                 "noatime" => (true, MsFlags::MS_NOATIME),
+                "atime" => (false, MsFlags::MS_NOATIME),
                 "relatime" => (true, MsFlags::MS_RELATIME),
+                "norelatime" => (false, MsFlags::MS_RELATIME),
+                "strictatime" => (true, MsFlags::MS_STRICTATIME),
+                "nostrictatime" => (false, MsFlags::MS_STRICTATIME),
                 "nodiratime" => (true, MsFlags::MS_NODIRATIME),
+                "diratime" => (false, MsFlags::MS_NODIRATIME),
                 other
                     if ["loop", "uidmap", "gidmap", "X-"]
                         .iter()
@@ -260,6 +269,22 @@ mod tests {
                 .starts_with("index=off,workdir=/w,upperdir=/u,lowerdir=/var/")
         );
         assert_eq!(plan.dir, None);
+
+        let mut synchronous = overlay(1);
+        for option in [
+            "sync",
+            "async",
+            "dirsync",
+            "strictatime",
+            "noatime",
+            "atime",
+        ] {
+            synchronous.options.push(option.into());
+        }
+        let plan = Plan::of(&synchronous).unwrap();
+        let flags = MsFlags::MS_RDONLY | MsFlags::MS_DIRSYNC | MsFlags::MS_STRICTATIME;
+        assert_eq!(plan.flags, flags);
+        assert!(!plan.data.contains("sync"), "{}", plan.data);
     }
 
     #[test]
