@@ -19,9 +19,9 @@ const IMAGE: &str = "localhost/restow:latest";
 /// Nothing here takes longer, unless it never ends.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Stands in for systemd's, which a node has not got: whoever made the node restarts what is asked for.
+/// Stands in for systemd's, which a node has not got: whoever made the node restarts what is asked for, and answers with an exit code.
 const SYSTEMCTL: &str = "#!/bin/sh\nset -e\necho \"$*\" > /run/systemctl.new\nmv /run/systemctl.new /run/systemctl.call\n\
-    until [ -e /run/systemctl.done ]; do sleep 0.05; done\nrm /run/systemctl.done\n";
+    until [ -e /run/systemctl.done ]; do sleep 0.05; done\ncode=$(cat /run/systemctl.done)\nrm /run/systemctl.done\nexit $code\n";
 
 /// A list of words in a manifest, after `key: `.
 fn list(manifest: &str, key: &str) -> Result<Vec<String>> {
@@ -84,6 +84,11 @@ impl Lab {
 
     /// Starts a container as the DaemonSet does, and restarts containerd when it asks for that.
     fn start(&self, name: &str, args: &[String]) -> Result<()> {
+        self.run_container(name, args)?;
+        self.restart_on_request(name)
+    }
+
+    fn run_container(&self, name: &str, args: &[String]) -> Result<()> {
         let rights = list("daemonset.yaml", "add")?.join(",");
         let options = [
             "run",
@@ -108,11 +113,24 @@ impl Lab {
             IMAGE,
         ];
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        self.podman.run(&[&options[..], &args].concat())?;
-        self.restart_on_request(name)
+        self.podman.run(&[&options[..], &args].concat()).map(drop)
     }
 
     fn restart_on_request(&self, name: &str) -> Result<()> {
+        self.take_request(name)?;
+        let before = self.containerd.pid();
+        self.containerd.restart("TERM")?;
+        ensure!(self.containerd.pid() != before, "It was not restarted");
+        self.answer("0")
+    }
+
+    fn answer(&self, code: &str) -> Result<()> {
+        let done = self.podman.path("/run/systemctl.new");
+        fs::write(&done, code).context("Answer")?;
+        fs::rename(done, self.podman.path("/run/systemctl.done")).context("Answer")
+    }
+
+    fn take_request(&self, name: &str) -> Result<()> {
         let call = self.podman.path("/run/systemctl.call");
         self.wait(name, "it to ask for a restart", || call.exists())?;
         let words = fs::read_to_string(&call).context("Read what is asked")?;
@@ -120,11 +138,21 @@ impl Lab {
             words.trim() == "restart containerd",
             "It asks systemd for {words:?}"
         );
-        fs::remove_file(&call).context("Take the request")?;
-        let before = self.containerd.pid();
-        self.containerd.restart("TERM")?;
-        ensure!(self.containerd.pid() != before, "It was not restarted");
-        fs::write(self.podman.path("/run/systemctl.done"), "").context("Answer")
+        fs::remove_file(&call).context("Take the request")
+    }
+
+    /// A restart that fails ends the container, which says so. What it has written stays.
+    fn fails_to_restart(&self, name: &str, args: &[String]) -> Result<()> {
+        self.run_container(name, args)?;
+        self.take_request(name)?;
+        self.answer("1")?;
+        let code = self.podman.run(&["wait", name])?;
+        let log = self.log(name)?;
+        ensure!(
+            code == "3" && log.contains("does not count yet"),
+            "It ends with {code}, and says: {log}"
+        );
+        self.podman.run(&["rm", name]).map(drop)
     }
 
     fn wait(&self, name: &str, what: &str, come: impl Fn() -> bool) -> Result<()> {
@@ -172,6 +200,8 @@ fn installs_and_takes_back(lab: &Lab, suite: Suite) -> Result<()> {
     ]
     .concat();
     let before = snapshot(node)?;
+    lab.fails_to_restart("first", &install)?;
+    // What is started again finds nothing to write, and restarts all the same.
     lab.start("install", &install)?;
     lab.ends_when_told("install", "Restow is installed")?;
     let doctor = node

@@ -46,7 +46,7 @@ pub struct Args {
     #[arg(long)]
     pub hooks: bool,
 
-    /// Restart containerd and CRI-O when their configuration has changed
+    /// Restart containerd and CRI-O when their configuration has changed since they were started
     #[arg(long)]
     pub restart: bool,
 
@@ -151,7 +151,9 @@ pub fn install(
     let names = wish.services.iter().map(|(name, _)| name.clone());
     let names: Vec<String> = names.collect();
     for (name, files) in wish.services {
-        if files.iter().any(|file| changed.contains(file)) {
+        // A restart that failed, or was not asked for then, is still to be done.
+        let waits = || args.restart && services::older_than(&node, &name, &files).is_some();
+        if files.iter().any(|file| changed.contains(file)) || waits() {
             report.restart.push(name);
         }
     }

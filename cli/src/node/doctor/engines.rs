@@ -3,10 +3,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 use restow::host::live;
-use restow::ids::HostPid;
 use serde_json::Value;
 
 use super::super::containerd::{DROP_IN, MAIN, plugin};
@@ -198,37 +196,14 @@ fn containerd(node: &Node<'_>, lines: &mut Lines) {
             lines.ok("containerd", format!("handler {name} has Restow's shim"));
         }
     }
-    if let Some(pid) = older_than_configuration(node) {
+    let files = [MAIN, DROP_IN].map(PathBuf::from);
+    if let Some(pid) = services::older_than(node.root, "containerd", &files) {
         lines.warn(
             "containerd",
             format!("it runs (process {pid}) since before its configuration was changed"),
             "systemctl restart containerd; containers go on running",
         );
     }
-}
-
-/// The containerd that was started before its configuration was written.
-fn older_than_configuration(node: &Node<'_>) -> Option<i32> {
-    let written = [MAIN, DROP_IN].into_iter().filter_map(|path| {
-        let place = node.root.place(Path::new(path), true).ok()?;
-        place.metadata().ok()?.modified().ok()
-    });
-    let written = written.max()?;
-    let stat = fs::read_to_string("/proc/stat").ok()?;
-    let boot = stat.lines().find_map(|line| line.strip_prefix("btime "))?;
-    let boot = SystemTime::UNIX_EPOCH + Duration::from_secs(boot.trim().parse().ok()?);
-    let mut processes = fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| {
-        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
-        let name = fs::read_to_string(entry.path().join("comm")).ok()?;
-        (name.trim() == "containerd").then_some(pid)
-    });
-    processes.find(|pid| {
-        // In hundredths of a second (USER_HZ).
-        let ticks = restow::host::start_time(HostPid(*pid)).unwrap_or(u64::MAX);
-        let started = boot.checked_add(Duration::from_millis(ticks.saturating_mul(10)));
-        // btime is rounded to seconds.
-        started.is_some_and(|started| started + Duration::from_secs(1) < written)
-    })
 }
 
 fn snippet(node: &Node<'_>, engine: &str, path: &str, check: &'static str, lines: &mut Lines) {
