@@ -171,10 +171,7 @@ pub async fn restore(
     image(node, &wish.recipe).await?;
     progress.step(format!("{}: pod", identity.name));
     let logs = log_dirs(node, &wish.recipe)?;
-    let pod = tokio::select! {
-        made = node.cri.run_pod(&wish.recipe.pod, &wish.handler) => made.map_err(call)?,
-        failure = interrupted() => return Err(failure),
-    };
+    let pod = make_pod(node, &wish).await?;
     progress.step(format!("{}: restore", identity.name));
     let made = tokio::select! {
         made = container(node, &wish, &pod) => made,
@@ -194,16 +191,34 @@ pub async fn restore(
         }
         Err(failure) => {
             progress.step(format!("{}: take it away again", identity.name));
-            // The first fault is what the user needs. What does not go is named.
-            let removed = async {
-                node.cri.stop_pod(&pod).await?;
-                node.cri.remove_pod(&pod).await
-            };
-            match removed.await {
-                Ok(()) => Err(failure),
-                Err(error) => Err(also(failure, &pod, &error)),
-            }
+            Err(take_away(node, &pod, failure).await)
         }
+    }
+}
+
+/// Makes the pod. When this is interrupted meanwhile, the answer is waited for: who does not know the pod cannot take it away.
+async fn make_pod(node: &Node, wish: &Wish<'_>) -> Result<PodId, Failure> {
+    let making = node.cri.run_pod(&wish.recipe.pod, &wish.handler);
+    tokio::pin!(making);
+    let failure = tokio::select! {
+        made = &mut making => return made.map_err(call),
+        failure = interrupted() => failure,
+    };
+    Err(match making.await {
+        Ok(pod) => take_away(node, &pod, failure).await,
+        Err(_) => failure,
+    })
+}
+
+/// Takes a pod away again. The first fault is what the user needs; what does not go is named.
+async fn take_away(node: &Node, pod: &PodId, failure: Failure) -> Failure {
+    let removed = async {
+        node.cri.stop_pod(pod).await?;
+        node.cri.remove_pod(pod).await
+    };
+    match removed.await {
+        Ok(()) => failure,
+        Err(error) => also(failure, pod, &error),
     }
 }
 
