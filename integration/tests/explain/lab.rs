@@ -344,6 +344,17 @@ impl Bench<'_> {
             "the dump before the restore failed:\n{}",
             loud(&log)
         );
+        // CRIU has killed it. On a busy machine it is buried later, and has its number until then.
+        let process = self.lab.node.path(format!("/proc/{}", self.pid));
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !options.contains("--leave-") && process.exists() {
+            ensure!(
+                Instant::now() < deadline,
+                "process {} is still there after its dump",
+                self.pid
+            );
+            thread::sleep(Duration::from_millis(2));
+        }
         Ok(())
     }
 
