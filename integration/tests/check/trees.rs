@@ -93,12 +93,12 @@ pub(crate) fn check_says_why_it_cannot_look(suite: Suite) -> Result<()> {
             3,
             "Cannot read the state directory /nowhere",
         ),
-        // The sandbox and the container.
+        // What every id begins with.
         (
             restow,
             &["check", "--root", &root, ""],
             2,
-            "Several containers",
+            "a value is required",
         ),
         (restow, &["check"], 2, "PID|CONTAINER"),
         (
