@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context, Result, ensure};
 use restow_integration::container::Checkpoint;
 use restow_integration::container::inode;
-use restow_integration::engine::{Engine, Mode, Stack};
+use restow_integration::engine::{Engine, Manager, Mode, Stack};
 use restow_integration::journey::{Arrival, Journey};
 use restow_integration::on_both_suites;
 use restow_integration::pod::{ContainerOptions, Pod, PodOptions, Qos};
@@ -271,7 +271,15 @@ fn cgroup_14_old_limits_are_not_written_in_version_1(suite: Suite) -> Result<()>
 }
 
 fn threads_in_a_threaded_cgroup_go_with_their_process_and_are_told(suite: Suite) -> Result<()> {
-    let engine = Engine::start(Stack::v2(suite), Mode::Restow)?;
+    let stack = Stack::v2(suite);
+    if stack.manager == Manager::Containerd {
+        // Which then waits for ever. runc 1.1 reads `cgroup.procs` of all cgroups below the container's, which a threaded one refuses.
+        println!(
+            "threaded cgroup | {suite} | SKIPPED: containerd's runc cannot end such a container"
+        );
+        return Ok(());
+    }
+    let engine = Engine::start(stack, Mode::Restow)?;
     let options = ContainerOptions::new(0).probe("--hold", "threads:3");
     let pod_a = Pod::start(&engine, &PodOptions::new("pod-a"))?;
     let mut container = pod_a.container(&options)?;
