@@ -11,14 +11,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::sched::{CloneFlags, setns};
-use restow_cri::api::{
-    AttachRequest, ContainerConfig, ContainerMetadata, ContainerState, ImageSpec,
-    LinuxContainerConfig, LinuxContainerSecurityContext, Mount, NamespaceMode, NamespaceOption,
-    PodSandboxConfig,
-};
+use restow_cri::api::{AttachRequest, ContainerConfig, ContainerState, PodSandboxConfig};
 use restow_cri::{ContainerId, PodId};
 use restow_integration::containerd::{Containerd, PROBE_IMAGE, Shim, handler};
-use restow_integration::kubelet::{Kubelet, pod_config};
+use restow_integration::kubelet::{Kubelet, plain_container, pod_config, programs_of_node};
 use restow_integration::node::Node;
 use restow_integration::on_both_suites;
 use restow_integration::stack::{Runtime, Stack};
@@ -161,42 +157,11 @@ struct Stage<'k> {
 impl Stage<'_> {
     /// Starts a shell in it that reads from whoever is attached.
     fn shell(&self, name: &str, script: &str, tty: bool) -> Result<ContainerId> {
-        let mount = |host: &str, container: &str| Mount {
-            container_path: container.to_owned(),
-            host_path: host.to_owned(),
-            readonly: true,
-            ..Mount::default()
-        };
         let config = ContainerConfig {
-            metadata: Some(ContainerMetadata {
-                name: name.to_owned(),
-                attempt: 0,
-            }),
-            image: Some(ImageSpec {
-                image: PROBE_IMAGE.to_owned(),
-                ..ImageSpec::default()
-            }),
-            command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
-            log_path: format!("{name}.log"),
-            mounts: vec![
-                mount("/usr", "/usr"),
-                mount("/usr/bin", "/bin"),
-                mount("/usr/lib", "/lib"),
-                mount("/usr/lib64", "/lib64"),
-            ],
+            mounts: programs_of_node(),
             stdin: true,
             tty,
-            linux: Some(LinuxContainerConfig {
-                security_context: Some(LinuxContainerSecurityContext {
-                    namespace_options: Some(NamespaceOption {
-                        pid: NamespaceMode::Container.into(),
-                        ..NamespaceOption::default()
-                    }),
-                    ..LinuxContainerSecurityContext::default()
-                }),
-                ..LinuxContainerConfig::default()
-            }),
-            ..ContainerConfig::default()
+            ..plain_container(name, PROBE_IMAGE, &["/bin/sh", "-c", script])
         };
         let cri = self.kubelet.cri();
         let id = self

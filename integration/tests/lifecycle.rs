@@ -12,13 +12,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use nix::pty::{Winsize, openpty};
 use restow_cri::api::{
-    ContainerConfig, ContainerMetadata, ContainerState, ContainerStatsRequest, ImageSpec,
-    LinuxContainerConfig, LinuxContainerResources, LinuxContainerSecurityContext, Mount,
-    NamespaceMode, NamespaceOption, PodSandboxConfig, UpdateContainerResourcesRequest,
+    ContainerState, ContainerStatsRequest, LinuxContainerResources, PodSandboxConfig,
+    UpdateContainerResourcesRequest,
 };
 use restow_cri::{ContainerId, Cri, PodId};
 use restow_integration::containerd::{Containerd, PROBE_IMAGE, Shim, handler};
-use restow_integration::kubelet::{Kubelet, pod_config};
+use restow_integration::kubelet::{Kubelet, plain_container, pod_config, programs_of_node};
 use restow_integration::on_both_suites;
 use restow_integration::stack::{Runtime, Stack};
 use restow_integration::suite::Suite;
@@ -65,44 +64,14 @@ impl<'k> Stage<'k> {
 
     /// Makes a container of the node's shell and programs.
     fn create(&mut self, name: &str, program: &[&str], memory: i64) -> Result<ContainerId> {
-        let mount = |host: &str, container: &str| Mount {
-            container_path: container.to_owned(),
-            host_path: host.to_owned(),
-            readonly: true,
-            ..Mount::default()
-        };
-        let config = ContainerConfig {
-            metadata: Some(ContainerMetadata {
-                name: name.to_owned(),
-                attempt: 0,
-            }),
-            image: Some(ImageSpec {
-                image: PROBE_IMAGE.to_owned(),
-                ..ImageSpec::default()
-            }),
-            command: program.iter().map(|&word| word.to_owned()).collect(),
-            log_path: format!("{name}.log"),
-            mounts: vec![
-                mount("/usr", "/usr"),
-                mount("/usr/bin", "/bin"),
-                mount("/usr/lib", "/lib"),
-                mount("/usr/lib64", "/lib64"),
-            ],
-            linux: Some(LinuxContainerConfig {
-                resources: Some(LinuxContainerResources {
-                    memory_limit_in_bytes: memory,
-                    ..LinuxContainerResources::default()
-                }),
-                security_context: Some(LinuxContainerSecurityContext {
-                    namespace_options: Some(NamespaceOption {
-                        pid: NamespaceMode::Container.into(),
-                        ..NamespaceOption::default()
-                    }),
-                    ..LinuxContainerSecurityContext::default()
-                }),
-            }),
-            ..ContainerConfig::default()
-        };
+        let mut config = plain_container(name, PROBE_IMAGE, program);
+        config.mounts = programs_of_node();
+        if let Some(linux) = &mut config.linux {
+            linux.resources = Some(LinuxContainerResources {
+                memory_limit_in_bytes: memory,
+                ..LinuxContainerResources::default()
+            });
+        }
         let cri = self.kubelet.cri();
         let id = self
             .kubelet

@@ -4,8 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-/// What in a bundle's `config.json` shows that a restore may be asked for: what is behind the slash, which JSON may spell in two ways.
-const ASKING: &[u8] = b"restore-from";
+use restow::checkpoint::ASKING;
 
 /// Whether the spec in `bundle` may ask for a restore. Nearly none does, and that is found out without parsing.
 #[must_use]

@@ -22,6 +22,10 @@ use super::work::{State, Work, id_of, of_bundle};
 use crate::policy::{NodeConfig, OnFailure};
 use crate::source::images::ImageDir;
 
+/// A spec without these bytes asks for no restore, which is found out without parsing: what is behind the slash of the annotation
+/// `restow.dev/restore-from`, as JSON may spell that in two ways.
+pub const ASKING: &[u8] = b"restore-from";
+
 /// What containerd and CRI-O call a container that only holds a pod's namespaces.
 const KINDS: [&str; 2] = [
     "io.kubernetes.cri.container-type",

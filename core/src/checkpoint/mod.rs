@@ -33,7 +33,7 @@ mod unpack;
 mod work;
 
 pub use about::About;
-pub use asked::Asked;
+pub use asked::{ASKING, Asked};
 pub use error::Error;
 pub use incoming::{Form, Incoming};
 pub use name::{CheckpointName, NameError, Namespace};

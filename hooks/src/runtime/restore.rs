@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 
 use restow::chain;
-use restow::checkpoint::{Asked, Prepared};
+use restow::checkpoint::{ASKING, Asked, Prepared};
 use restow::host::last_words;
 use restow::policy::{NodeConfig, OnFailure};
 use serde_json::Value;
@@ -26,9 +26,6 @@ use super::call::Call;
 use super::held::{Held, with_command};
 use super::{Setting, fault};
 use crate::hold;
-
-/// A spec without it asks for no restore: what is behind the slash of the annotation, which JSON may spell in two ways.
-const ASKING: &[u8] = b"restore-from";
 
 /// Where CRIU's logs and ours go, in the bundle.
 const WORK: &str = "restow";

@@ -8,15 +8,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use restow_cri::api::{
-    ContainerConfig, ContainerMetadata, ContainerState, ImageSpec, LinuxContainerConfig,
-    LinuxContainerSecurityContext, NamespaceMode, NamespaceOption,
-};
+use restow_cri::api::{ContainerConfig, ContainerState};
 use restow_integration::bench::{self, Line, Sample, Standing, ms};
 use restow_integration::containerd::{
     Containerd, Image, REGISTRY_PROBE_IMAGE, Registry, Shim, handler,
 };
-use restow_integration::kubelet::{Kubelet, pod_config};
+use restow_integration::kubelet::{Kubelet, plain_container, pod_config};
 use restow_integration::stack::{Runtime, Stack};
 use restow_integration::suite::Suite;
 use serde_json::json;
@@ -251,28 +248,5 @@ fn cgroup(pod: &str) -> String {
 
 /// The probe, which counts.
 fn container(image: &str) -> ContainerConfig {
-    ContainerConfig {
-        metadata: Some(ContainerMetadata {
-            name: "probe".to_owned(),
-            attempt: 0,
-        }),
-        image: Some(ImageSpec {
-            image: image.to_owned(),
-            ..ImageSpec::default()
-        }),
-        command: vec!["/probe".to_owned()],
-        args: vec!["run".to_owned()],
-        log_path: "probe.log".to_owned(),
-        linux: Some(LinuxContainerConfig {
-            security_context: Some(LinuxContainerSecurityContext {
-                namespace_options: Some(NamespaceOption {
-                    pid: NamespaceMode::Container.into(),
-                    ..NamespaceOption::default()
-                }),
-                ..LinuxContainerSecurityContext::default()
-            }),
-            ..LinuxContainerConfig::default()
-        }),
-        ..ContainerConfig::default()
-    }
+    plain_container("probe", image, &["/probe", "run"])
 }

@@ -15,6 +15,54 @@ use super::NotInPods;
 use crate::pod::ContainerOptions;
 use crate::spec::{Bind, CgroupNamespace, MASKED, READONLY};
 
+/// The configuration of a container of `image` that runs `command`, for suites that say the rest themselves: its log has its name, and it
+/// has process numbers of its own, as the kubelet gives a container.
+#[must_use]
+pub fn plain_container(name: &str, image: &str, command: &[&str]) -> ContainerConfig {
+    ContainerConfig {
+        metadata: Some(ContainerMetadata {
+            name: name.to_owned(),
+            attempt: 0,
+        }),
+        image: Some(ImageSpec {
+            image: image.to_owned(),
+            ..ImageSpec::default()
+        }),
+        command: command.iter().map(|&word| word.to_owned()).collect(),
+        log_path: format!("{name}.log"),
+        linux: Some(LinuxContainerConfig {
+            security_context: Some(LinuxContainerSecurityContext {
+                namespace_options: Some(NamespaceOption {
+                    pid: NamespaceMode::Container.into(),
+                    ..NamespaceOption::default()
+                }),
+                ..LinuxContainerSecurityContext::default()
+            }),
+            ..LinuxContainerConfig::default()
+        }),
+        ..ContainerConfig::default()
+    }
+}
+
+/// The node's shell and programs as mounts of a container.
+#[must_use]
+pub fn programs_of_node() -> Vec<Mount> {
+    let mount = |(host, container): (&str, &str)| Mount {
+        container_path: container.to_owned(),
+        host_path: host.to_owned(),
+        readonly: true,
+        ..Mount::default()
+    };
+    [
+        ("/usr", "/usr"),
+        ("/usr/bin", "/bin"),
+        ("/usr/lib", "/lib"),
+        ("/usr/lib64", "/lib64"),
+    ]
+    .map(mount)
+    .into()
+}
+
 /// The configuration of a container of `image` with these arguments and mounts.
 pub(crate) fn container_config(
     options: &ContainerOptions,

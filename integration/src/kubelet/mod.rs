@@ -19,6 +19,7 @@ use tokio::runtime::Runtime as Tokio;
 use crate::containerd::{Containerd, PAUSE_IMAGE, PROBE_IMAGE};
 
 pub(crate) use config::container_config;
+pub use config::{plain_container, programs_of_node};
 pub(crate) use container::Managed;
 pub use sandbox::pod_config;
 pub(crate) use sandbox::{Sandbox, SandboxInput, labels};
